@@ -1,0 +1,175 @@
+"""The experiment that ``config/config.yaml`` describes: which cells, and what each depends on."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mcuforge import boards, schema
+from mcuforge.errors import ConfigError
+from mcuforge.models import registry
+
+OPT_LEVELS = (0, 1, 2, 3, 4)
+TOOLCHAINS = ("gcc", "clang", "tvm-llvm")
+MODES = ("setup", "performance", "accuracy")
+# What of a board a firmware does not depend on: how it gets there, and where it then runs.
+_NOT_BUILT_IN = ("toolchains", "runners", "flash_origin", "flash_args", "usb", "machine")
+_RUN_FACTS = ("machine", "clock_hz")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the summary."""
+
+    model: str
+    board: str
+    toolchain: str
+    opt_level: int
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.board}/{self.toolchain}/O{self.opt_level}"
+
+
+class Experiment:
+    """The validated configuration, with its registries.
+
+    Args:
+        config: content of the configuration file, overlays applied.
+        root: what the paths in it are relative to.
+
+    Raises:
+        ConfigError: something does not fit, on one line.
+    """
+
+    def __init__(self, config: dict, root: Path = Path()) -> None:
+        schema.check(config, "config", "configuration")
+        self.config = config
+        paths = {key: root / path for key, path in config["registries"].items()}
+        self.models = registry.load(paths["models"])
+        self.inventory = boards.load(paths["boards"], paths.get("hardware_map"))
+        self.datasets = {k: root / v for k, v in config.get("datasets", {}).items()}
+        for name in config["models"]:
+            _known("model", name, self.models, "configuration: ")
+        for name in config["boards"]:
+            board = _known("board", name, self.inventory.types, "configuration: ")
+            if not set(self.inventory.board(board).toolchains) & set(config["toolchains"]):
+                raise ConfigError(
+                    f"configuration: no toolchain of {config['toolchains']} builds for {board}",
+                    f"add one of {', '.join(self.inventory.board(board).toolchains)}",
+                )
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell of the grid; toolchains that do not know a board's core are left out."""
+        grid = itertools.product(
+            self.config["models"],
+            self.config["boards"],
+            self.config["toolchains"],
+            self.config["opt_levels"],
+        )
+        types = self.inventory.types
+        return tuple(Cell(*cell) for cell in grid if cell[2] in types[cell[1]].toolchains)
+
+    @cached_property
+    def results(self) -> tuple[tuple[Cell, str], ...]:
+        """Every measurement of the grid: a cell and a mode.
+
+        Accuracy is measured where the model's data set is there; `notes` says what is left out.
+        """
+        return tuple(
+            (cell, mode)
+            for cell in self.cells
+            for mode in self.config["modes"]
+            if mode != "accuracy" or self.dataset(cell.model)
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the configuration asks for and does not get."""
+        if "accuracy" not in self.config["modes"]:
+            return []
+        missing = [m for m in self.config["models"] if not self.dataset(m)]
+        return [f"no data set for {m}: its accuracy is not measured" for m in missing]
+
+    def dataset(self, model: str) -> Path | None:
+        """Directory with the data set of `model`, None if there is none."""
+        path = self.datasets.get(self.models[model].dataset)
+        return path if path and (path / "y_labels.csv").is_file() else None
+
+    def target(self, board: str, toolchain: str) -> str:
+        """The compilation target of a board built with a toolchain."""
+        return self.inventory.board(board).target(toolchain)
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """Every compilation target of the known boards."""
+        types = self.inventory.types.values()
+        return tuple(dict.fromkeys(b.target(t) for b in types for t in b.toolchains))
+
+    @property
+    def physical_boards(self) -> tuple[str, ...]:
+        """Board types that are hardware."""
+        return tuple(n for n, board in self.inventory.types.items() if not board.emulated)
+
+    def build_facts(self, board: str) -> dict:
+        """What of a board decides the bytes of its firmware."""
+        facts = dataclasses.asdict(self.inventory.board(board))
+        return {key: value for key, value in facts.items() if key not in _NOT_BUILT_IN}
+
+    def run_facts(self, board: str) -> dict:
+        """What of a board decides a measurement, its firmware given."""
+        facts = dataclasses.asdict(self.inventory.board(board))
+        return {key: facts[key] for key in _RUN_FACTS}
+
+    def constraints(self) -> dict[str, str]:
+        """Regular expressions for the wildcards: whatever is registered, nothing else."""
+        return {
+            "model": _either(self.models),
+            "board": _either(self.inventory.types),
+            "target": _either(self.targets),
+            "toolchain": _either(TOOLCHAINS),
+            "opt_level": _either(map(str, OPT_LEVELS)),
+            "mode": _either(MODES),
+        }
+
+    def check_path(self, path: str) -> None:
+        """Raise ConfigError if `path` looks like an artifact of a cell that cannot be."""
+        match Path(path).parts:
+            case ("results", "bench", model, board, toolchain, level, mode):
+                _known("mode", mode.removesuffix(".json"), MODES, f"{path}: ")
+            case ("results", "firmware", model, board, toolchain, level, _):
+                pass
+            case ("results", "mlf", model, target, level):
+                _known("model", model, self.models, f"{path}: ")
+                _known("target", target, self.targets, f"{path}: ")
+                _known("level", level.removesuffix(".tar"), _LEVELS, f"{path}: ")
+                return
+            case ("results", "models", file):
+                _known("model", file.split(".")[0], self.models, f"{path}: ")
+                return
+            case _:
+                return
+        _known("model", model, self.models, f"{path}: ")
+        _known("board", board, self.inventory.types, f"{path}: ")
+        _known("toolchain", toolchain, TOOLCHAINS, f"{path}: ")
+        _known("level", level, _LEVELS, f"{path}: ")
+        try:
+            self.target(board, toolchain)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error.message}", error.hint) from error
+
+
+_LEVELS = tuple(f"O{level}" for level in OPT_LEVELS)
+
+
+def _known(kind: str, name: str, valid: Iterable[str], where: str) -> str:
+    if name not in valid:
+        raise ConfigError(f"{where}unknown {kind} '{name}'", f"valid {kind}s: {', '.join(valid)}")
+    return name
+
+
+def _either(names: Iterable[str]) -> str:
+    return "|".join(map(re.escape, names))

@@ -1,0 +1,86 @@
+"""What every workflow step does around its work: log, report a failure, die with the workflow."""
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from mcuforge.errors import McuforgeError
+
+RUN_PID = "MCUFORGE_RUN_PID"  # environment variable with the process id of the workflow
+_TAIL = 12
+_GRACE_S = 5
+
+
+@contextlib.contextmanager
+def job(log: str) -> Iterator[TextIO]:
+    """Run a workflow step: all it prints goes to `log`.
+
+    Yields the terminal, for progress. If the step fails, the terminal gets the reason on one
+    line, the last lines of the log and its path, and the process exits with status 1.
+    If the workflow dies, even by SIGKILL, the step does too.
+    """
+    _die_with_workflow()
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    path = Path(log)
+    reason = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", buffering=1) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            try:
+                yield terminal
+            except Exception as error:
+                reason = _one_line(error)
+                if not isinstance(error, McuforgeError):
+                    traceback.print_exc(file=file)
+                raise
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+    except Exception as error:
+        print(f"mcuforge: error: {reason or _one_line(error)}", file=terminal)
+        with contextlib.suppress(OSError):
+            for line in path.read_text(errors="replace").splitlines()[-_TAIL:]:
+                print(f"    {line}", file=terminal)
+        print(f"    (log: {path})", file=terminal, flush=True)
+        os._exit(1)  # not sys.exit: at exit Python flushes streams, which a full disk refuses
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full, cannot write {error.filename or 'the result'}"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, McuforgeError) else f"{type(error).__name__}: {text}"
+
+
+def _die_with_workflow() -> None:
+    """End this process when the process the workflow named in the environment ends."""
+    try:
+        workflow = os.pidfd_open(int(os.environ[RUN_PID]))
+    except (KeyError, ValueError):
+        return  # not started by a workflow
+    except ProcessLookupError:
+        os._exit(1)
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_watch, args=(workflow,), daemon=True).start()
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(1)
+
+
+def _watch(workflow: int) -> None:
+    select.select([workflow], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)  # lets the work clean up after itself
+    time.sleep(_GRACE_S)
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Models: where they come from, what is in them, and what they answer."""

@@ -1,0 +1,52 @@
+"""Checks configuration, registries and records against the workflow's JSON schemas."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from mcuforge.errors import ConfigError
+
+SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
+
+
+@functools.cache
+def _validator(name: str) -> jsonschema.Draft202012Validator:
+    schema = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+    return jsonschema.Draft202012Validator(schema)
+
+
+def check(document: Any, name: str, source: str) -> None:
+    """Raise ConfigError unless `document` fits the schema `name`.
+
+    Args:
+        document: what was read from YAML or JSON.
+        name: schema file name without ``.schema.yaml``.
+        source: where the document came from, named in the message.
+
+    The message names the place inside the document; the hint is the schema's own description
+    of what belongs there.
+    """
+    error = jsonschema.exceptions.best_match(_validator(name).iter_errors(document))
+    if error is None:
+        return
+    place = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path
+    ).lstrip(".")
+    message = error.message if len(error.message) < 200 else error.message[:200] + "..."
+    hint = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    raise ConfigError(f"{source}: {place + ': ' if place else ''}{message}", " ".join(hint.split()))
+
+
+def read_yaml(path: Path, name: str) -> Any:
+    """The content of a YAML file that fits the schema `name`; ConfigError if it cannot be read."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    check(document, name, str(path))
+    return document
