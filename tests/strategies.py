@@ -1,0 +1,561 @@
+"""Hypothesis strategies that draw small TFLite graphs of one operator, and inputs for them.
+
+Shapes, options and scales are drawn by hypothesis, so failures shrink; tensor values come from a
+drawn seed and a drawn kind (anything, only extremes, near the zero point, constant).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from hypothesis import strategies as st
+from tflite_graphs import Graph, Spec, Tensor
+
+from mcuforge.kernels.arithmetic import same_padding
+
+INTEGER_TYPES = ("int8", "uint8")
+ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and inputs for it; shown as the text of the graph."""
+
+    op: str
+    model: bytes = field(repr=False)
+    inputs: tuple[np.ndarray, ...]
+    graph: Graph
+
+
+class Drawer:
+    """Draws the pieces of a graph; keeps the graph and its inputs."""
+
+    def __init__(self, draw: Callable, dtype: str) -> None:
+        self.draw = draw
+        self.dtype = dtype
+        self.graph = Graph()
+        self.inputs: list[np.ndarray] = []
+        self.random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+    def integer(self, low: int, high: int) -> int:
+        return self.draw(st.integers(low, high))
+
+    def choice(self, *options):
+        return self.draw(st.sampled_from(options))
+
+    def shape(self, rank: int, largest: int = 5) -> tuple[int, ...]:
+        return tuple(self.integer(1, largest) for _ in range(rank))
+
+    def scale(self, low: float = 2**-9, high: float = 2.0) -> float:
+        """A float32 scale: any, or one that makes exact halves likely."""
+        if self.choice(True, False):
+            return float(np.float32(self.draw(st.floats(low, high, width=32))))
+        exponents = np.log2([low, high])
+        exponent = self.integer(int(np.ceil(exponents[0])), int(np.floor(exponents[1])))
+        return float(np.float32(2.0**exponent * self.choice(1, 0.75, 1.25)))
+
+    def near(self, target: float) -> float:
+        """A float32 scale between a quarter and four times `target`, or exactly that."""
+        factor = self.choice(1.0, 0.25, 0.5, 2.0, 4.0, 0.0)
+        return float(np.float32(target * (factor or self.draw(st.floats(0.25, 4.0)))))
+
+    def zero_point(self) -> int:
+        low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
+        return self.choice(low, high, 0) if self.choice(True, False) else self.integer(low, high)
+
+    def spec(self, shape: tuple[int, ...], scale: float | None = None) -> Spec:
+        """Activations of this graph's type; the scale is drawn if not given."""
+        if self.dtype == "float32":
+            return Spec(shape, "float32")
+        scale = self.scale() if scale is None else scale
+        return Spec(shape, self.dtype, scale, self.zero_point())
+
+    def values(self, shape: tuple[int, ...], dtype: str | None = None, zero: int = 0) -> np.ndarray:
+        dtype = dtype or self.dtype
+        if dtype == "float32":
+            return self.random.standard_normal(shape).astype(np.float32)
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        match self.choice("any", "any", "extremes", "near", "constant"):
+            case "any":
+                values = self.random.integers(low, high + 1, shape)
+            case "extremes":
+                values = self.random.choice([low, high], shape)
+            case "near":
+                values = zero + self.random.integers(-4, 5, shape)
+            case "constant":
+                values = np.full(shape, self.integer(low, high))
+        return np.clip(values, low, high).astype(dtype)
+
+    def input(self, spec: Spec) -> Tensor:
+        values = self.values(spec.shape, spec.dtype, int(spec.zero_point))
+        if spec.dtype == "float32":
+            values *= self.choice(1, 4)
+        self.inputs.append(values)
+        return self.graph.input(spec)
+
+    def constant(self, spec: Spec) -> Tensor:
+        values = self.values(spec.shape, spec.dtype, int(np.max(spec.zero_point)))
+        return self.graph.constant(values, spec.scale, spec.zero_point, spec.axis)
+
+    def indices(self, values) -> Tensor:
+        return self.graph.constant(np.int32(values))
+
+    def case(self, op: str, *outputs: Tensor) -> Case:
+        return Case(op, self.graph.build(*outputs), tuple(self.inputs), self.graph)
+
+
+def drawing(function: Callable[[Drawer], Case]) -> Callable[[str], st.SearchStrategy[Case]]:
+    """Makes a function that draws with a Drawer a function from the data type to a strategy."""
+
+    def strategy(dtype: str) -> st.SearchStrategy[Case]:
+        return st.composite(lambda draw: function(Drawer(draw, dtype)))()
+
+    return strategy
+
+
+def sliding(drawer: Drawer, dilated: bool) -> tuple[tuple[int, ...], tuple[int, int], dict]:
+    """Image shape NHWC, kernel and options of a sliding window operator that fits."""
+    kernel = (drawer.integer(1, 4), drawer.integer(1, 4))
+    stride = (drawer.integer(1, 3), drawer.integer(1, 3))
+    dilation = (drawer.integer(1, 2), drawer.integer(1, 2)) if dilated else (1, 1)
+    if max(stride) > 1 and drawer.choice(True, False):
+        dilation = (1, 1)
+    padding = drawer.choice("SAME", "VALID")
+    reach = [(kernel[i] - 1) * dilation[i] + 1 for i in range(2)]
+    least = [1, 1] if padding == "SAME" else reach
+    image = [drawer.integer(low, low + 5) for low in least]
+    options = {"padding": padding, "stride_h": stride[0], "stride_w": stride[1]}
+    if dilated:
+        options |= {"dilation_h_factor": dilation[0], "dilation_w_factor": dilation[1]}
+    output = [
+        -(-image[i] // stride[i]) if padding == "SAME" else (image[i] - reach[i]) // stride[i] + 1
+        for i in range(2)
+    ]
+    for i in range(2):  # every window of a pool must see the image
+        assert same_padding(image[i], kernel[i], stride[i], dilation[i])[0] < max(reach[i], 1)
+    shape = (drawer.integer(1, 2), *image, drawer.integer(1, 6))
+    return shape, kernel, options | {"output": output}
+
+
+def weights(drawer: Drawer, shape: tuple[int, ...], axis: int) -> Spec:
+    """Constant weights: float32, uint8 per tensor, int8 per tensor or per channel."""
+    if drawer.dtype == "float32":
+        return Spec(shape, "float32")
+    if drawer.dtype == "uint8":
+        return Spec(shape, "uint8", drawer.scale(2**-10, 0.25), drawer.zero_point())
+    if drawer.choice(True, False):
+        return Spec(shape, "int8", drawer.scale(2**-10, 0.25))
+    base = drawer.scale(2**-10, 0.25)
+    scales = [
+        float(np.float32(base * 2 ** drawer.random.uniform(-4, 4))) for _ in range(shape[axis])
+    ]
+    return Spec(shape, "int8", scales, axis=axis)
+
+
+def bias(drawer: Drawer, channels: int, x: Spec, w: Spec, size: int) -> Tensor | None:
+    """int32 or float32 bias, sometimes left out; `size` is the number of products summed."""
+    if drawer.dtype == "float32":
+        values = drawer.values((channels,))
+        return drawer.graph.constant(values)
+    limit = 128 * 128 * size
+    values = drawer.random.integers(-limit, limit + 1, channels).astype(np.int32)
+    if drawer.choice(True, False):
+        values //= 64
+    scales = np.float32(x.scale) * np.float32(w.scale)
+    return drawer.graph.constant(values, scales)
+
+
+def accumulated(drawer: Drawer, shape: tuple[int, ...], x: Spec, w: Spec, size: int) -> Spec:
+    """Output of a sum of `size` products: neither always saturated nor always zero."""
+    if drawer.dtype == "float32":
+        return Spec(shape, "float32")
+    step = float(np.float32(x.scale)) * float(np.max(np.float32(w.scale)))
+    return drawer.spec(shape, drawer.near(step * 64 * size**0.5))
+
+
+@drawing
+def conv_2d(drawer: Drawer) -> Case:
+    shape, kernel, options = sliding(drawer, dilated=True)
+    output = options.pop("output")
+    groups = drawer.choice(1, 1, 1, 2)
+    shape = (*shape[:3], shape[3] * groups)
+    channels = drawer.integer(1, 6) * groups
+    x = drawer.spec(shape)
+    w = weights(drawer, (channels, *kernel, shape[3] // groups), 0)
+    size = kernel[0] * kernel[1] * shape[3] // groups
+    tensors = [drawer.input(x), drawer.constant(w), bias(drawer, channels, x, w, size)]
+    y = accumulated(drawer, (shape[0], *output, channels), x, w, size)
+    fused = drawer.choice(*ACTIVATIONS)
+    result = drawer.graph.op("CONV_2D", tensors, y, fused_activation_function=fused, **options)
+    return drawer.case("CONV_2D", result)
+
+
+@drawing
+def depthwise_conv_2d(drawer: Drawer) -> Case:
+    shape, kernel, options = sliding(drawer, dilated=True)
+    output = options.pop("output")
+    multiplier = drawer.integer(1, 3)
+    channels = shape[3] * multiplier
+    x = drawer.spec(shape)
+    w = weights(drawer, (1, *kernel, channels), 3)
+    size = kernel[0] * kernel[1]
+    tensors = [drawer.input(x), drawer.constant(w), bias(drawer, channels, x, w, size)]
+    y = accumulated(drawer, (shape[0], *output, channels), x, w, size)
+    fused = drawer.choice(*ACTIVATIONS)
+    result = drawer.graph.op(
+        "DEPTHWISE_CONV_2D",
+        tensors,
+        y,
+        fused_activation_function=fused,
+        depth_multiplier=multiplier,
+        **options,
+    )
+    return drawer.case("DEPTHWISE_CONV_2D", result)
+
+
+@drawing
+def fully_connected(drawer: Drawer) -> Case:
+    rows, depth, channels = drawer.integer(1, 3), drawer.integer(1, 40), drawer.integer(1, 8)
+    x = drawer.spec((rows, depth))
+    w = weights(drawer, (channels, depth), 0)
+    tensors = [drawer.input(x), drawer.constant(w), bias(drawer, channels, x, w, depth)]
+    if drawer.choice(False, False, True):
+        tensors[2] = None
+    y = accumulated(drawer, (rows, channels), x, w, depth)
+    fused = drawer.choice(*ACTIVATIONS)
+    result = drawer.graph.op("FULLY_CONNECTED", tensors, y, fused_activation_function=fused)
+    return drawer.case("FULLY_CONNECTED", result)
+
+
+def binary_inputs(drawer: Drawer, specs: tuple[Spec, Spec]) -> list[Tensor]:
+    """Two inputs, or an input and a constant in either place."""
+    constant = drawer.choice(None, None, 0, 1)
+    return [
+        drawer.constant(spec) if i == constant else drawer.input(spec)
+        for i, spec in enumerate(specs)
+    ]
+
+
+def broadcast_shapes(drawer: Drawer) -> tuple[tuple[int, ...], ...]:
+    """Two shapes that broadcast, and the shape they broadcast to."""
+    whole = drawer.shape(drawer.integer(1, 4))
+    if drawer.choice(True, False):
+        return whole, whole, whole
+    other = tuple(drawer.choice(1, extent) for extent in whole)
+    other = other[drawer.integer(0, len(other) - 1) :]
+    shapes = (whole, other) if drawer.choice(True, False) else (other, whole)
+    return *shapes, whole
+
+
+def element_wise(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
+    @drawing
+    def strategy(drawer: Drawer) -> Case:
+        *shapes, result_shape = broadcast_shapes(drawer)
+        a, b = (drawer.spec(shape) for shape in shapes)
+        if drawer.dtype == "float32":
+            y = drawer.spec(result_shape)
+        elif op == "MUL":
+            y = drawer.spec(result_shape, drawer.near(a.scale * b.scale * 64))
+        else:
+            y = drawer.spec(result_shape, drawer.near(max(a.scale, b.scale)))
+        fused = drawer.choice(*ACTIVATIONS)
+        result = drawer.graph.op(
+            op, binary_inputs(drawer, (a, b)), y, fused_activation_function=fused
+        )
+        return drawer.case(op, result)
+
+    return strategy
+
+
+def selecting(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
+    @drawing
+    def strategy(drawer: Drawer) -> Case:
+        *shapes, result_shape = broadcast_shapes(drawer)
+        y = drawer.spec(result_shape)
+        a, b = (Spec(shape, y.dtype, y.scale, y.zero_point) for shape in shapes)
+        return drawer.case(op, drawer.graph.op(op, binary_inputs(drawer, (a, b)), y))
+
+    return strategy
+
+
+def pooling(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
+    @drawing
+    def strategy(drawer: Drawer) -> Case:
+        shape, kernel, options = sliding(drawer, dilated=False)
+        output = options.pop("output")
+        x = drawer.spec(shape)
+        y = Spec((shape[0], *output, shape[3]), x.dtype, x.scale, x.zero_point)
+        fused = drawer.choice(*ACTIVATIONS)
+        result = drawer.graph.op(
+            op,
+            [drawer.input(x)],
+            y,
+            filter_height=kernel[0],
+            filter_width=kernel[1],
+            fused_activation_function=fused,
+            **options,
+        )
+        return drawer.case(op, result)
+
+    return strategy
+
+
+@drawing
+def mean(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(1, 4), 7))
+    rank = len(x.shape)
+    axes = drawer.draw(st.lists(st.integers(0, rank - 1), min_size=1, unique=True))
+    keep = drawer.choice(True, False)
+    shape = tuple(
+        1 if axis in axes else extent
+        for axis, extent in enumerate(x.shape)
+        if keep or axis not in axes
+    )
+    y = drawer.spec(shape, None if drawer.dtype == "float32" else drawer.near(x.scale))
+    axes = [drawer.choice(axis, axis - rank) for axis in axes]
+    result = drawer.graph.op("MEAN", [drawer.input(x), drawer.indices(axes)], y, keep_dims=keep)
+    return drawer.case("MEAN", result)
+
+
+@drawing
+def softmax(drawer: Drawer) -> Case:
+    x = drawer.spec((*drawer.shape(drawer.integer(0, 2), 3), drawer.integer(1, 20)))
+    beta = drawer.choice(1.0, 1.0, 0.5, 2.0)
+    zero = {"int8": -128, "uint8": 0, "float32": 0}[drawer.dtype]
+    scale = None if drawer.dtype == "float32" else 1 / 256
+    y = Spec(x.shape, drawer.dtype, scale, zero)
+    return drawer.case("SOFTMAX", drawer.graph.op("SOFTMAX", [drawer.input(x)], y, beta=beta))
+
+
+def unary(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
+    @drawing
+    def strategy(drawer: Drawer) -> Case:
+        shape = (1, 256) if drawer.choice(True, False) else drawer.shape(drawer.integer(1, 4))
+        x = drawer.spec(shape)
+        options = {}
+        match op:
+            case _ if drawer.dtype == "float32":
+                y = drawer.spec(shape)
+            case "LOGISTIC":  # the reference kernel insists on the scale
+                y = Spec(shape, drawer.dtype, 1 / 256, drawer.zero_point())
+            case "TANH":
+                y = drawer.spec(shape, drawer.near(1 / 128))
+            case "HARD_SWISH":  # at least 1/128 of the input scale
+                y = drawer.spec(shape, drawer.near(x.scale))
+            case _:
+                y = drawer.spec(shape, drawer.near(x.scale))
+        if op == "LEAKY_RELU":
+            options["alpha"] = float(np.float32(drawer.draw(st.floats(0.0, 1.5))))
+        tensor = drawer.input(x)
+        if shape == (1, 256) and drawer.dtype != "float32":
+            low = np.iinfo(drawer.dtype).min
+            drawer.inputs[0] = np.arange(low, low + 256).astype(drawer.dtype).reshape(shape)
+        return drawer.case(op, drawer.graph.op(op, [tensor], y, **options))
+
+    return strategy
+
+
+@drawing
+def pad(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(1, 4), 4))
+    amounts = [(drawer.integer(0, 2), drawer.integer(0, 2)) for _ in x.shape]
+    shape = tuple(extent + sum(pair) for extent, pair in zip(x.shape, amounts, strict=True))
+    y = Spec(shape, x.dtype, x.scale, x.zero_point)
+    tensors = [drawer.input(x), drawer.indices(amounts)]
+    if drawer.choice(True, False):
+        return drawer.case("PAD", drawer.graph.op("PAD", tensors, y))
+    fill = drawer.graph.constant(drawer.values((1,)), x.scale, x.zero_point)
+    return drawer.case("PADV2", drawer.graph.op("PADV2", [*tensors, fill], y))
+
+
+@drawing
+def concatenation(drawer: Drawer) -> Case:
+    shape = drawer.shape(drawer.integer(1, 4), 4)
+    axis = drawer.integer(0, len(shape) - 1)
+    y = drawer.spec(shape)
+    extents = [drawer.integer(1, 4) for _ in range(drawer.integer(1, 4))]
+    tensors = []
+    for extent in extents:
+        scale, zero = y.scale, y.zero_point
+        if drawer.dtype == "uint8" and drawer.choice(True, False):
+            scale, zero = drawer.near(y.scale), drawer.zero_point()
+        part = Spec((*shape[:axis], extent, *shape[axis + 1 :]), y.dtype, scale, zero)
+        constant = bool(tensors) and drawer.choice(False, False, True)
+        tensors.append(drawer.constant(part) if constant else drawer.input(part))
+    shape = (*shape[:axis], sum(extents), *shape[axis + 1 :])
+    y = Spec(shape, y.dtype, y.scale, y.zero_point)
+    axis = drawer.choice(axis, axis - len(shape))
+    return drawer.case("CONCATENATION", drawer.graph.op("CONCATENATION", tensors, y, axis=axis))
+
+
+def like(spec: Spec, shape: tuple[int, ...]) -> Spec:
+    return Spec(shape, spec.dtype, spec.scale, spec.zero_point)
+
+
+@drawing
+def reshape(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(1, 4)))
+    count = int(np.prod(x.shape))
+    rows = drawer.draw(st.sampled_from([d for d in range(1, count + 1) if count % d == 0]))
+    y = like(x, (rows, count // rows))
+    target = drawer.choice([rows, -1], [rows, count // rows])
+    result = drawer.graph.op(
+        "RESHAPE", [drawer.input(x), drawer.indices(target)], y, new_shape=list(target)
+    )
+    return drawer.case("RESHAPE", result)
+
+
+@drawing
+def squeeze(drawer: Drawer) -> Case:
+    x = drawer.spec(tuple(drawer.choice(1, extent) for extent in (*drawer.shape(3), 2)))
+    ones = [axis for axis, extent in enumerate(x.shape) if extent == 1]
+    y = like(x, tuple(extent for extent in x.shape if extent != 1))
+    dims = drawer.choice(ones, [])
+    return drawer.case(
+        "SQUEEZE", drawer.graph.op("SQUEEZE", [drawer.input(x)], y, squeeze_dims=dims)
+    )
+
+
+@drawing
+def transpose(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(1, 4)))
+    order = drawer.draw(st.permutations(range(len(x.shape))))
+    y = like(x, tuple(x.shape[axis] for axis in order))
+    result = drawer.graph.op("TRANSPOSE", [drawer.input(x), drawer.indices(order)], y)
+    return drawer.case("TRANSPOSE", result)
+
+
+@drawing
+def strided_slice(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(1, 4), 6))
+    begin, end, strides, shape = [], [], [], []
+    masks = {"begin_mask": 0, "end_mask": 0, "shrink_axis_mask": 0}
+    for axis, extent in enumerate(x.shape):
+        step = drawer.choice(1, 1, 2, 3, -1)
+        first, last = sorted((drawer.integer(0, extent - 1), drawer.integer(0, extent - 1)))
+        chosen = np.arange(extent)[first : last + 1 : abs(step)]
+        if drawer.choice(False, False, False, True):
+            masks["shrink_axis_mask"] |= 1 << axis
+            begin.append(drawer.choice(first, first - extent))
+            end.append(begin[-1] + 1 if begin[-1] != -1 else extent)
+            strides.append(1)
+            continue
+        if step > 0:
+            begin.append(drawer.choice(first, first - extent))
+            end.append(last + 1)
+        else:  # from last down to first
+            chosen = np.arange(extent)[last : (first - 1 if first else None) : -1]
+            begin.append(last)
+            end.append(first - 1 if first else -extent - 1)
+        if chosen[0] == (0 if step > 0 else extent - 1) and drawer.choice(True, False):
+            masks["begin_mask"] |= 1 << axis
+        strides.append(step)
+        shape.append(len(chosen))
+    tensors = [drawer.input(x), *map(drawer.indices, (begin, end, strides))]
+    y = like(x, tuple(shape))
+    return drawer.case("STRIDED_SLICE", drawer.graph.op("STRIDED_SLICE", tensors, y, **masks))
+
+
+@drawing
+def split(drawer: Drawer) -> Case:
+    shape = drawer.shape(drawer.integer(1, 4))
+    axis, parts = drawer.integer(0, len(shape) - 1), drawer.integer(1, 4)
+    x = drawer.spec((*shape[:axis], shape[axis] * parts, *shape[axis + 1 :]))
+    position = drawer.indices(drawer.choice(axis, axis - len(shape)))
+    results = drawer.graph.op(
+        "SPLIT", [position, drawer.input(x)], *[like(x, shape)] * parts, num_splits=parts
+    )
+    return drawer.case("SPLIT", *(results if parts > 1 else [results]))
+
+
+@drawing
+def quantize(drawer: Drawer) -> Case:
+    """From float32 if the type is float32, else from another 8-bit type."""
+    shape = drawer.shape(drawer.integer(1, 4))
+    source = drawer.spec(shape)
+    drawer.dtype = drawer.choice(*INTEGER_TYPES)
+    if source.dtype == "float32":
+        y = drawer.spec(shape)
+    else:
+        y = drawer.spec(shape, drawer.choice(source.scale, drawer.near(source.scale)))
+    tensor = drawer.input(source)
+    if source.dtype == "float32" and drawer.choice(True, False):  # exact halves
+        steps = drawer.random.integers(-300, 300, shape) / 2
+        drawer.inputs[0] = (steps * np.float32(y.scale)).astype(np.float32)
+    return drawer.case("QUANTIZE", drawer.graph.op("QUANTIZE", [tensor], y))
+
+
+@drawing
+def dequantize(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(1, 4)))
+    y = Spec(x.shape, "float32")
+    return drawer.case("DEQUANTIZE", drawer.graph.op("DEQUANTIZE", [drawer.input(x)], y))
+
+
+@drawing
+def resize_nearest_neighbor(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(4, 6))
+    size = drawer.shape(2, 9)
+    y = like(x, (x.shape[0], *size, x.shape[3]))
+    options = drawer.choice((False, False), (True, False), (False, True))
+    result = drawer.graph.op(
+        "RESIZE_NEAREST_NEIGHBOR",
+        [drawer.input(x), drawer.indices(size)],
+        y,
+        align_corners=options[0],
+        half_pixel_centers=options[1],
+    )
+    return drawer.case("RESIZE_NEAREST_NEIGHBOR", result)
+
+
+@drawing
+def shape_arithmetic(drawer: Drawer) -> Case:
+    """RESHAPE to (batch, -1) as converters write it: SHAPE, STRIDED_SLICE, PACK, RESHAPE."""
+    x = drawer.spec(drawer.shape(4))
+    source = drawer.input(x)
+    graph = drawer.graph
+    shape = graph.op("SHAPE", [source], Spec((4,), "int32"), out_type="INT32")
+    bounds = [drawer.indices(value) for value in ([0], [1], [1])]
+    batch = graph.op("STRIDED_SLICE", [shape, *bounds], Spec((), "int32"), shrink_axis_mask=1)
+    rest = int(np.prod(x.shape[1:]))
+    parts = [batch, drawer.indices(rest)]
+    target = graph.op("PACK", parts, Spec((2,), "int32"), values_count=2, axis=0)
+    y = like(x, (x.shape[0], rest))
+    return drawer.case("SHAPE", graph.op("RESHAPE", [source, target], y))
+
+
+ALL_TYPES = (*INTEGER_TYPES, "float32")
+OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, ...]]] = {
+    "ADD": (element_wise("ADD"), ALL_TYPES),
+    "AVERAGE_POOL_2D": (pooling("AVERAGE_POOL_2D"), ALL_TYPES),
+    "CONCATENATION": (concatenation, ALL_TYPES),
+    "CONV_2D": (conv_2d, ALL_TYPES),
+    "DEPTHWISE_CONV_2D": (depthwise_conv_2d, ALL_TYPES),
+    "DEQUANTIZE": (dequantize, INTEGER_TYPES),
+    "FULLY_CONNECTED": (fully_connected, ALL_TYPES),
+    "HARD_SWISH": (unary("HARD_SWISH"), ALL_TYPES),
+    "LEAKY_RELU": (unary("LEAKY_RELU"), ALL_TYPES),
+    "LOGISTIC": (unary("LOGISTIC"), ALL_TYPES),
+    "MAXIMUM": (selecting("MAXIMUM"), ALL_TYPES),
+    "MAX_POOL_2D": (pooling("MAX_POOL_2D"), ALL_TYPES),
+    "MEAN": (mean, ALL_TYPES),
+    "MINIMUM": (selecting("MINIMUM"), ALL_TYPES),
+    "MUL": (element_wise("MUL"), ALL_TYPES),
+    "PAD": (pad, ALL_TYPES),
+    "QUANTIZE": (quantize, ALL_TYPES),
+    "RELU": (unary("RELU"), ALL_TYPES),
+    "RELU6": (unary("RELU6"), ALL_TYPES),
+    "RESHAPE": (reshape, ALL_TYPES),
+    "RESIZE_NEAREST_NEIGHBOR": (resize_nearest_neighbor, ALL_TYPES),
+    "SHAPE": (shape_arithmetic, ALL_TYPES),
+    "SOFTMAX": (softmax, ALL_TYPES),
+    "SPLIT": (split, ALL_TYPES),
+    "SQUEEZE": (squeeze, ALL_TYPES),
+    "STRIDED_SLICE": (strided_slice, ALL_TYPES),
+    "SUB": (element_wise("SUB"), ALL_TYPES),
+    "TANH": (unary("TANH"), ALL_TYPES),
+    "TRANSPOSE": (transpose, ALL_TYPES),
+}
+"""Strategy of each operator, as a function of the data type, and the data types it has."""
