@@ -1,0 +1,392 @@
+"""C99 from lowered TIR: freestanding, deterministic, meant to be read."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tvm_ffi
+from tvm import ir, tirx
+
+from mcuforge.codegen.lower import LoweredKernel
+from mcuforge.errors import ModelError
+from mcuforge.kernels.isa import C_PREFIX, INSTRUCTIONS
+
+_BINARY = {
+    tirx.Add: ("+", 12),
+    tirx.Sub: ("-", 12),
+    tirx.Mul: ("*", 13),
+    tirx.Div: ("/", 13),
+    tirx.Mod: ("%", 13),
+    tirx.LT: ("<", 10),
+    tirx.LE: ("<=", 10),
+    tirx.GT: (">", 10),
+    tirx.GE: (">=", 10),
+    tirx.EQ: ("==", 9),
+    tirx.NE: ("!=", 9),
+    tirx.And: ("&&", 5),
+    tirx.Or: ("||", 4),
+    tirx.RShift: (">>", 11),
+    tirx.BitwiseAnd: ("&", 8),
+    tirx.BitwiseXor: ("^", 7),
+    tirx.BitwiseOr: ("|", 6),
+}
+_OBSCURE = {tirx.RShift, tirx.BitwiseAnd, tirx.BitwiseXor, tirx.BitwiseOr}
+# libm functions float operators need; integer models call none.
+_MATH = {
+    "exp": "expf",
+    "tanh": "tanhf",
+    "sqrt": "sqrtf",
+    "rsqrt": "1.0f / sqrtf",
+    "log": "logf",
+    "pow": "powf",
+    "floor": "floorf",
+    "ceil": "ceilf",
+    "round": "nearbyintf",
+    "nearbyint": "nearbyintf",
+    "trunc": "truncf",
+    "fabs": "fabsf",
+}
+_ATOM, _UNARY, _TERNARY = 16, 14, 3
+
+# ACLE macros that tell C code a feature is there.
+FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "mve": "__ARM_FEATURE_MVE"}
+
+MIN_MAX = """\
+#define MCUFORGE_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MCUFORGE_MAX(a, b) ((a) > (b) ? (a) : (b))
+"""
+
+
+def c_type(dtype: str) -> str:
+    """The C type of a TVM dtype: ``int8`` is ``int8_t``, ``int8x16`` is ``int8x16_t``."""
+    special = {"float32": "float", "float64": "double", "bool": "bool", "void": "void"}
+    return special.get(dtype, f"{dtype}_t")
+
+
+def kernel_source(name: str, kernel: LoweredKernel) -> str:
+    """The C function of a kernel; raises ModelError for TIR it has no C for."""
+    return _Function(name, kernel).source()
+
+
+def kernel_prototype(name: str, kernel: LoweredKernel) -> str:
+    """The declaration of a kernel that an object file defines."""
+    return _Function(name, kernel).prototype()
+
+
+def used_instructions(kernels: dict[str, LoweredKernel]) -> list[str]:
+    """Names of the instructions (``kernels.isa``) the kernels call, sorted."""
+    found = set()
+
+    def visit(call: ir.Call) -> None:
+        if getattr(call.op, "name", "") in ("tirx.call_extern", "tirx.call_pure_extern"):
+            name = str(call.args[0].value)
+            if name.startswith(C_PREFIX):
+                found.add(name.removeprefix(C_PREFIX))
+
+    for kernel in kernels.values():
+        tvm_ffi.structural_walk(kernel.func.body, (ir.Call, visit))
+    return sorted(found)
+
+
+def uses_math(source: str) -> bool:
+    """Whether C source calls libm."""
+    return any(f"{name.split()[-1]}(" in source for name in _MATH.values())
+
+
+def instruction_source(name: str) -> str:
+    """The inline C function of an instruction, with its portable fallback."""
+    entry = INSTRUCTIONS[name]
+    params = ", ".join(
+        f"{'const void *' if dtype == 'handle' else c_type(dtype) + ' '}{param}"
+        for param, dtype in entry.params
+    )
+    feature = FEATURE_MACROS[entry.feature]
+
+    def body(text: str) -> str:
+        if "return" in text or entry.result == "void":
+            return "\n".join(f"    {line}" for line in text.strip().splitlines())
+        return f"    return {text.strip()};"
+
+    return (
+        f"static inline {c_type(entry.result)} {C_PREFIX}{name}({params}) {{\n"
+        f"#if defined({feature})\n{body(entry.c)}\n#else\n{body(entry.portable)}\n#endif\n}}\n"
+    )
+
+
+class _Function:
+    """Writes one function."""
+
+    def __init__(self, name: str, kernel: LoweredKernel) -> None:
+        self._name = name
+        self._kernel = kernel
+        self._names: dict[tirx.Var, str] = {}
+        self._taken: set[str] = set()
+        self._scalars: set[tirx.Var] = set()
+        self._aliases: dict[tirx.Var, tuple[str, str | None]] = {}
+
+    def source(self) -> str:
+        signature = self._signature()
+        body = "\n".join(self._statement(self._kernel.func.body, 1))
+        return f"static {signature} {{\n{body}\n}}\n"
+
+    def prototype(self) -> str:
+        return f"{self._signature()};\n"
+
+    def _signature(self) -> str:
+        func = self._kernel.func
+        restrict = "restrict " if bool(func.attrs.get("tirx.noalias", False)) else ""
+        written = _written(func)
+        params = []
+        for param in func.params:
+            qualifier = "" if param in written else "const "
+            dtype = str(param.ty.element_type.dtype)
+            params.append(f"{qualifier}{c_type(dtype)} *{restrict}{self._declare(param)}")
+        return f"void {self._name}({', '.join(params)})"
+
+    def _declare(self, var: tirx.Var) -> str:
+        base = "".join(c if c.isalnum() else "_" for c in var.name).strip("_") or "v"
+        name, count = base, 1
+        while name in self._taken:
+            name, count = f"{base}_{count}", count + 1
+        self._taken.add(name)
+        self._names[var] = name
+        return name
+
+    def _statement(self, stmt: tirx.Stmt, depth: int) -> Iterator[str]:
+        pad = "    " * depth
+        match stmt:
+            case tirx.SeqStmt():
+                yield from self._sequence(list(stmt.seq), depth)
+            case tirx.DeclBuffer():
+                # A flat view of a pointer: the pointer itself.
+                self._names[stmt.buffer] = self._expr(stmt.data, _ATOM)
+            case tirx.AllocBuffer():
+                (size,) = (int(d) for d in stmt.buffer.shape)
+                name = self._declare(stmt.buffer)
+                if size == 1:
+                    self._scalars.add(stmt.buffer)
+                extent = "" if size == 1 else f"[{size}]"
+                yield f"{pad}{c_type(str(stmt.buffer.dtype))} {name}{extent};"
+            case tirx.Bind():
+                value = self._expr(stmt.value, 0)
+                yield f"{pad}const {c_type(_dtype(stmt.value))} {self._declare(stmt.var)} = {value};"
+            case tirx.BufferStore():
+                target = self._element(stmt.buffer, stmt.indices)
+                value = stmt.value
+                increment = self._increment(stmt)
+                if increment is not None:
+                    yield f"{pad}{target} += {self._expr(increment, 0)};"
+                else:
+                    yield f"{pad}{target} = {self._expr(value, 0)};"
+            case tirx.For():
+                yield from self._for(stmt, depth)
+            case tirx.While():
+                yield f"{pad}while ({self._expr(stmt.condition, 0)}) {{"
+                yield from self._statement(stmt.body, depth + 1)
+                yield f"{pad}}}"
+            case tirx.IfThenElse():
+                yield f"{pad}if ({self._expr(stmt.condition, 0)}) {{"
+                yield from self._statement(stmt.then_case, depth + 1)
+                if stmt.else_case is not None:
+                    yield f"{pad}}} else {{"
+                    yield from self._statement(stmt.else_case, depth + 1)
+                yield f"{pad}}}"
+            case tirx.Evaluate():
+                if not isinstance(stmt.value, tirx.IntImm):
+                    yield f"{pad}{self._expr(stmt.value, 0)};"
+            case tirx.AttrStmt():
+                yield from self._statement(stmt.body, depth)
+            case tirx.Break():
+                yield f"{pad}break;"
+            case tirx.Continue():
+                yield f"{pad}continue;"
+            case _:
+                raise ModelError(f"kernel {self._name}: no C for TIR {type(stmt).__name__}")
+
+    def _sequence(self, stmts: list[tirx.Stmt], depth: int) -> Iterator[str]:
+        while stmts:
+            stmt = stmts.pop(0)
+            if isinstance(stmt, tirx.AllocBuffer) and stmts and _initialises(stmts[0], stmt.buffer):
+                # A scalar and its first value: one definition.
+                value = self._expr(stmts.pop(0).value, 0)
+                self._scalars.add(stmt.buffer)
+                dtype = c_type(str(stmt.buffer.dtype))
+                yield f"{'    ' * depth}{dtype} {self._declare(stmt.buffer)} = {value};"
+            else:
+                yield from self._statement(stmt, depth)
+
+    def _for(self, loop: tirx.For, depth: int) -> Iterator[str]:
+        pad = "    " * depth
+        dtype = c_type(_dtype(loop.loop_var))
+        low = self._expr(loop.min, 0)
+        var = self._declare(loop.loop_var)
+        high = self._expr(loop.min + loop.extent, 10)
+        step = f"++{var}"
+        if loop.step is not None and not _is_one(loop.step):
+            step = f"{var} += {self._expr(loop.step, 0)}"
+        yield f"{pad}for ({dtype} {var} = {low}; {var} < {high}; {step}) {{"
+        yield from self._statement(loop.body, depth + 1)
+        yield f"{pad}}}"
+
+    def _increment(self, store: tirx.BufferStore) -> ir.Expr | None:
+        """``b`` where a scalar ``a`` is assigned ``a + b``."""
+        value = store.value
+        if (
+            store.buffer in self._scalars
+            and isinstance(value, tirx.Add)
+            and isinstance(value.a, ir.TensorLoad)
+            and value.a.source.same_as(store.buffer)
+            and _dtype(value) in ("int32", "int64", "float32")
+        ):
+            return value.b
+        return None
+
+    def _element(self, buffer: tirx.Var, indices: list[ir.Expr]) -> str:
+        if buffer in self._scalars:
+            return self._names[buffer]
+        (index,) = indices
+        return f"{self._names[buffer]}[{self._expr(index, 0)}]"
+
+    def _expr(self, expr: ir.Expr, precedence: int) -> str:
+        text, own = self._render(expr)
+        return f"({text})" if own < precedence else text
+
+    def _render(self, expr: ir.Expr) -> tuple[str, int]:
+        """C text of an expression and how tightly its outermost operator binds."""
+        kind = type(expr)
+        if kind in _BINARY:
+            operator, level = _BINARY[kind]
+            # Operands of shifts and bitwise operators are parenthesized: nobody knows those levels.
+            operand = _UNARY if kind in _OBSCURE else level
+            left, right = self._expr(expr.a, operand), self._expr(expr.b, max(operand, level + 1))
+            return self._narrowed(f"{left} {operator} {right}", level, expr)
+        match expr:
+            case tirx.Var():
+                return self._names[expr], _ATOM
+            case tirx.IntImm():
+                return integer_literal(int(expr.value), _dtype(expr))
+            case tirx.FloatImm():
+                return float_literal(float(expr.value), _dtype(expr))
+            case tirx.Cast():
+                if _dtype(expr) == _dtype(expr.value):
+                    return self._render(expr.value)
+                return f"({c_type(_dtype(expr))}){self._expr(expr.value, _UNARY)}", _UNARY
+            case ir.TensorLoad():
+                return self._element(expr.source, expr.indices), _ATOM
+            case tirx.Min() | tirx.Max():
+                name = "MCUFORGE_MIN" if isinstance(expr, tirx.Min) else "MCUFORGE_MAX"
+                text = f"{name}({self._expr(expr.a, 0)}, {self._expr(expr.b, 0)})"
+                return self._narrowed(text, _ATOM, expr)
+            case tirx.FloorDiv() | tirx.FloorMod():
+                # Indices are never negative: C's truncating operators are the same.
+                operator = "/" if isinstance(expr, tirx.FloorDiv) else "%"
+                return f"{self._expr(expr.a, 13)} {operator} {self._expr(expr.b, 14)}", 13
+            case tirx.LShift():
+                # Through unsigned: shifting into the sign bit is defined there.
+                dtype = _dtype(expr)
+                unsigned = c_type("u" + dtype.removeprefix("u"))
+                left, right = self._expr(expr.a, _UNARY), self._expr(expr.b, _UNARY)
+                return f"({c_type(dtype)})(({unsigned}){left} << {right})", _UNARY
+            case tirx.BitwiseNot():
+                return self._narrowed(f"~{self._expr(expr.a, _UNARY)}", _UNARY, expr)
+            case tirx.Not():
+                return f"!{self._expr(expr.a, _UNARY)}", _UNARY
+            case tirx.Select():
+                return self._choice(expr.condition, expr.true_value, expr.false_value)
+            case ir.Call():
+                return self._call(expr)
+        raise ModelError(f"kernel {self._name}: no C for TIR {kind.__name__}")
+
+    def _narrowed(self, text: str, level: int, expr: ir.Expr) -> tuple[str, int]:
+        """C computes 8 and 16 bit arithmetic in int: cast back."""
+        dtype = _dtype(expr)
+        if dtype in ("int8", "uint8", "int16", "uint16"):
+            return f"({c_type(dtype)})({text})", _UNARY
+        return text, level
+
+    def _choice(self, condition: ir.Expr, yes: ir.Expr, no: ir.Expr) -> tuple[str, int]:
+        parts = (self._expr(part, _TERNARY + 1) for part in (condition, yes, no))
+        return "{} ? {} : {}".format(*parts), _TERNARY
+
+    def _call(self, call: ir.Call) -> tuple[str, int]:
+        name = call.op.name
+        if name == "prim.if_then_else":
+            return self._choice(*call.args)
+        if name in ("tirx.call_extern", "tirx.call_pure_extern"):
+            args = ", ".join(self._expr(arg, 0) for arg in call.args[1:])
+            return f"{call.args[0].value}({args})", _ATOM
+        if name == "tirx.address_of":
+            load = call.args[0]
+            return f"&{self._element(load.source, load.indices)}", _UNARY
+        if name == "tirx.likely":
+            return self._render(call.args[0])
+        function = _MATH.get(name.removeprefix("tirx."))
+        if function is not None and _dtype(call) == "float32":
+            args = ", ".join(self._expr(arg, 0) for arg in call.args)
+            text = f"{function}({args})"
+            return (text, 13) if " " in function else (text, _ATOM)
+        raise ModelError(f"kernel {self._name}: no C for TIR call {name}")
+
+
+def _dtype(expr: ir.Expr) -> str:
+    return str(expr.ty.dtype)
+
+
+def _initialises(stmt: tirx.Stmt, buffer: tirx.Var) -> bool:
+    return (
+        isinstance(stmt, tirx.BufferStore)
+        and stmt.buffer.same_as(buffer)
+        and [int(d) for d in buffer.shape] == [1]
+    )
+
+
+def _is_one(expr: ir.Expr) -> bool:
+    return isinstance(expr, tirx.IntImm) and int(expr.value) == 1
+
+
+def _written(func: tirx.PrimFunc) -> set[tirx.Var]:
+    """The pointer parameters a function may write through."""
+    pointers: dict[tirx.Var, tirx.Var] = {}
+    written: set[tirx.Var] = set()
+
+    def declare(stmt: tirx.DeclBuffer) -> None:
+        if isinstance(stmt.data, tirx.Var):
+            pointers[stmt.buffer] = stmt.data
+
+    def store(stmt: tirx.BufferStore) -> None:
+        written.add(pointers.get(stmt.buffer, stmt.buffer))
+
+    def evaluate(stmt: tirx.Evaluate) -> None:
+        # A call for its effect (a vector store) may write through any pointer it is given.
+        def address(load: ir.TensorLoad) -> None:
+            written.add(pointers.get(load.source, load.source))
+
+        tvm_ffi.structural_walk(stmt.value, (ir.TensorLoad, address))
+
+    tvm_ffi.structural_walk(func.body, (tirx.DeclBuffer, declare))
+    tvm_ffi.structural_walk(func.body, [(tirx.BufferStore, store), (tirx.Evaluate, evaluate)])
+    return written
+
+
+def integer_literal(value: int, dtype: str) -> tuple[str, int]:
+    """An integer constant of a TVM dtype in C, and how tightly it binds."""
+    if dtype == "bool":
+        return ("true" if value else "false"), _ATOM
+    if dtype == "int64":
+        text = "(-INT64_C(9223372036854775807) - 1)" if value == -(2**63) else f"INT64_C({value})"
+        return text, _ATOM
+    if dtype == "uint64":
+        return f"UINT64_C({value})", _ATOM
+    if dtype == "uint32":
+        return f"{value}u", _ATOM
+    if value == -(2**31):
+        return "INT32_MIN", _ATOM
+    return str(value), _ATOM if value >= 0 else _UNARY
+
+
+def float_literal(value: float, dtype: str) -> tuple[str, int]:
+    """A float constant in C, and how tightly it binds; shortest text that reads back the same."""
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ModelError(f"no C for the float constant {value}")
+    suffix = "f" if dtype == "float32" else ""
+    text = str(np.dtype(dtype).type(value))
+    return f"{text}{suffix}", _ATOM if value >= 0 else _UNARY

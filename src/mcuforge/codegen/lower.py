@@ -1,0 +1,99 @@
+"""From kernels as written to the flat TIR that C and LLVM code is generated from."""
+
+from dataclasses import dataclass
+
+import tvm
+import tvm_ffi
+from tvm import ir, s_tir, tirx
+
+
+@dataclass(frozen=True)
+class LoweredKernel:
+    """A kernel over plain pointers.
+
+    Attributes:
+        func: PrimFunc whose parameters are pointers: operands, result, then scratch buffers.
+        scratch: shape and dtype of each buffer it needs from the workspace.
+    """
+
+    func: tirx.PrimFunc
+    scratch: tuple[tuple[tuple[int, ...], str], ...]
+
+    def may_alias(self) -> "LoweredKernel":
+        """The same kernel, correct also when its result lies over an operand."""
+        return LoweredKernel(self.func.with_attr("tirx.noalias", False), self.scratch)
+
+
+def lower_kernels(mod: tvm.IRModule) -> dict[str, LoweredKernel]:
+    """Lower every TIR function of a module to loops over one-dimensional buffers.
+
+    Kernels of mcuforge are not simplified algebraically: their arithmetic is exact as written, and
+    C compilers do the rest. Those TVM generates for float operators need its whole pipeline.
+
+    Args:
+        mod: the optimized module.
+
+    Returns:
+        Kernels by name, sorted.
+    """
+    own, generated = {}, {}
+    for var, func in mod.functions.items():
+        if isinstance(func, tirx.PrimFunc):
+            target = own if func.attrs and "mcuforge.op" in func.attrs else generated
+            target[var.name_hint] = func.with_attr("global_symbol", var.name_hint)
+    flat = [
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.VectorizeLoop(False),
+        tirx.transform.UnrollLoop(),
+        tirx.transform.RemoveNoOp(),
+    ]
+    blocks = [
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.NarrowDataType(32),
+        tirx.transform.VectorizeLoop(False),
+        tirx.transform.UnrollLoop(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+    ]
+    lowered = {}
+    for functions, passes in ((own, flat), (generated, blocks)):
+        if functions:
+            result = tvm.transform.Sequential(passes)(tvm.IRModule(functions))
+            lowered.update({name: _over_pointers(result[name]) for name in functions})
+    return {name: lowered[name] for name in sorted(lowered)}
+
+
+def _over_pointers(func: tirx.PrimFunc) -> LoweredKernel:
+    """Pass buffers as pointers, and take workspace buffers from the caller."""
+    pointers = {param: _pointer(param.name, str(param.ty.dtype)) for param in func.params}
+    scratch: list[tirx.Var] = []
+    shapes = []
+
+    def data(call: ir.Call) -> ir.Expr:
+        if getattr(call.op, "name", "") == "tirx.buffer_data":
+            return pointers.get(call.args[0], call)
+        return call
+
+    def from_workspace(alloc: tirx.AllocBuffer) -> tirx.Stmt:
+        buffer = alloc.buffer
+        if buffer.scope() != "global":
+            return alloc
+        pointer = _pointer(f"{buffer.name}_workspace", str(buffer.dtype))
+        scratch.append(pointer)
+        shapes.append((tuple(int(d) for d in buffer.shape), str(buffer.dtype)))
+        return tirx.DeclBuffer(buffer, data=pointer)
+
+    body = tvm_ffi.structural_map(func.body, [(ir.Call, data), (tirx.AllocBuffer, from_workspace)])
+    params = [*pointers.values(), *scratch]
+    return LoweredKernel(tirx.PrimFunc(params, body, attrs=func.attrs), tuple(shapes))
+
+
+def _pointer(name: str, dtype: str) -> tirx.Var:
+    return tirx.Var(name, ir.PointerType(ir.PrimType(dtype)))

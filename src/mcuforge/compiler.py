@@ -1,0 +1,121 @@
+"""TFLite in, Model Library Format out."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from mcuforge import codegen, mlf, passes, provenance
+from mcuforge.codegen import executor
+from mcuforge.errors import ConfigError
+from mcuforge.frontend import from_tflite
+from mcuforge.models.describe import Description, describe
+from mcuforge.target import Target
+
+# Tensors share memory from this level on.
+_SHARING_LEVEL = 2
+
+
+def compile_model(tflite: Path, name: str, target: Target, opt_level: int, output: Path) -> None:
+    """Compile a TFLite model and write it as a Model Library Format archive.
+
+    Args:
+        tflite: the model.
+        name: the model's name, used in symbols and file names.
+        target: core and codegen.
+        opt_level: 0 to 4, as in TVM's PassContext.
+        output: the ``.tar`` to write; written completely or not at all.
+
+    Raises:
+        ModelError: the file is no valid model, or it has an operator that is not supported.
+        ConfigError: the opt_level is out of range.
+    """
+    if not 0 <= opt_level <= passes.MAX_OPT_LEVEL:
+        raise ConfigError(f"opt_level {opt_level} is not in 0..{passes.MAX_OPT_LEVEL}")
+    data = tflite.read_bytes()
+    description = describe(data, name)
+    module = passes.optimize(from_tflite(data), target, opt_level)
+    generated = codegen.generate(module, description, target, opt_level >= _SHARING_LEVEL)
+    members = {
+        **{f"codegen/host/src/{k}": v.encode() for k, v in generated.sources.items()},
+        **{f"codegen/host/include/{k}": v.encode() for k, v in generated.headers.items()},
+        **{f"codegen/host/lib/{k}": v for k, v in generated.objects.items()},
+        "src/relax.txt": module.script(show_meta=False).encode(),
+    }
+    mlf.write(output, _metadata(description, target, opt_level, generated), members)
+
+
+def _metadata(
+    description: Description, target: Target, opt_level: int, generated: codegen.Generated
+) -> dict[str, Any]:
+    program, plan = generated.program, generated.plan
+    symbol = executor.prefix(description.name)
+
+    def port_info(port: executor.Port) -> dict[str, Any]:
+        tensor = port.tensor
+        return {
+            "name": tensor.name,
+            "c_name": port.c_name,
+            "shape": list(tensor.shape),
+            "dtype": tensor.dtype,
+            "scale": tensor.scale,
+            "zero_point": tensor.zero_point,
+            "bytes": tensor.bytes,
+        }
+
+    inputs, outputs = (
+        [port_info(port) for port in executor.ports(tensors)]
+        for tensors in (description.inputs, description.outputs)
+    )
+    weights_bytes = sum(tensor.bytes for tensor in program.constants)
+    io_bytes = description.input_bytes + description.output_bytes
+    info = {
+        "compiler_version": provenance.compiler(),
+        "tvm_version": importlib.metadata.version("apache-tvm"),
+        "model_sha256": description.sha256,
+        "opt_level": opt_level,
+        "core": target.mcpu,
+        "codegen": target.codegen,
+        "executor": "aot",
+        "entry": f"{symbol}_run",
+        "header": f"{symbol}.h",
+        "inputs": inputs,
+        "outputs": outputs,
+        "workspace_bytes": plan.bytes,
+        "workspace_lower_bound_bytes": plan.lower_bound,
+        "weights_bytes": weights_bytes,
+        "macs_nominal": description.macs,
+        "macs_executed": sum(step.macs for step in program.steps),
+        "operators": [
+            {"symbol": f"{symbol}_{s.kernel}" if s.kernel else "memcpy", "op": s.op, "macs": s.macs}
+            for s in program.steps
+        ],
+    }
+    functions = [
+        {
+            "function_name": f"{symbol}_{step.kernel}",
+            "workspace": [
+                {"device": 1, "workspace_size_bytes": sum(t.bytes for t in step.scratch)}
+            ],
+        }
+        for step in program.steps
+        if step.kernel
+    ]
+    main = {
+        "device": 1,
+        "workspace_size_bytes": plan.bytes,
+        "constants_size_bytes": weights_bytes,
+        "io_size_bytes": io_bytes,
+        "inputs": {p["c_name"]: {"dtype": p["dtype"], "size": p["bytes"]} for p in inputs},
+        "outputs": {p["c_name"]: {"dtype": p["dtype"], "size": p["bytes"]} for p in outputs},
+    }
+    module = {
+        "model_name": description.name,
+        "export_datetime": mlf.EPOCH,
+        "executors": ["aot"],
+        "style": "full-model",
+        "target": [{"kind": target.codegen, "mcpu": target.mcpu, "keys": ["arm_cpu", "cpu"]}],
+        "external_dependencies": [],
+        "memory": {"functions": {"main": [main], "operator_functions": functions}},
+        "mcuforge": info,
+    }
+    return {"version": mlf.FORMAT_VERSION, "modules": {description.name: module}}

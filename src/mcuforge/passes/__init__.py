@@ -1,0 +1,30 @@
+"""The optimization pipeline: what happens to a model between import and code generation."""
+
+import tvm
+from tvm import relax
+
+from mcuforge.passes.restore_integers import RestoreIntegers
+from mcuforge.passes.select_kernels import select_kernels
+from mcuforge.target import Target
+
+MAX_OPT_LEVEL = 4
+
+
+def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
+    """Lower an imported model to a sequence of TIR kernel calls.
+
+    Every pass carries the opt_level from which it runs, and ``PassContext`` decides, as in TVM.
+
+    Args:
+        mod: Relax as ``frontend.from_tflite`` returns it.
+        target: decides which kernels are available.
+        opt_level: 0 (the imported float arithmetic) to 4.
+
+    Returns:
+        A module whose ``main`` consists of ``call_tir`` and views.
+    """
+    passes = [RestoreIntegers()]
+    passes += [select_kernels(level, target.features) for level in range(MAX_OPT_LEVEL, -1, -1)]
+    passes += [relax.transform.LegalizeOps(), relax.transform.FoldConstant()]
+    with tvm.transform.PassContext(opt_level=opt_level):
+        return tvm.transform.Sequential(passes)(mod)

@@ -1,0 +1,121 @@
+"""QDQ to integers: ``quantize(op(dequantize(x)))`` becomes the integer operator TFLite means."""
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from mcuforge.kernels.qdq import Quantized, Region
+from mcuforge.kernels.registry import INTEGER_OP_PREFIX, attributes, constant_value, restorer
+from mcuforge.passes.rewrite import Lookup, rewrite_main
+
+_INTEGER_TYPES = ("int8", "uint8", "int16")
+
+
+@tvm.transform.module_pass(opt_level=1, name="RestoreIntegers")
+class RestoreIntegers:
+    """Replace every quantized operator of the imported graph by its integer form.
+
+    The float operators in between die; float operators of the model itself stay.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        return rewrite_main(mod, _restore)
+
+
+def _restore(_builder: relax.BlockBuilder, value: relax.Expr, lookup: Lookup) -> relax.Expr:
+    if not isinstance(value, relax.Call) or not hasattr(value.op, "name"):
+        return value
+    restored = _integer_form(value, lookup)
+    return value if restored is None else restored
+
+
+def _integer_form(value: relax.Call, lookup: Lookup) -> relax.Call | None:
+    name = value.op.name
+    if name == "relax.quantize":
+        region = _region(value, lookup)
+        restore = restorer(region.call.op.name) if region else None
+        return restore(region) if restore else None
+    if name == "relax.clip":
+        return _narrow_clamp(value, lookup)
+    if name == "relax.astype":
+        # An average of integers, cast back from int32.
+        inner = lookup(value.args[0])
+        if isinstance(inner, relax.Call) and inner.op.name == "relax.nn.avg_pool2d":
+            return _restore_on_integers(inner, str(value.attrs.dtype), lookup)
+    if name in ("relax.nn.avg_pool2d", "relax.nn.max_pool2d"):
+        return _restore_on_integers(value, str(value.args[0].ty.dtype), lookup)
+    return None
+
+
+def _restore_on_integers(call: relax.Call, dtype: str, lookup: Lookup) -> relax.Call | None:
+    """Restore an operator that TVM imports on the integers, without dequantize and quantize."""
+    if dtype not in _INTEGER_TYPES:
+        return None
+    region = Region(call, None, -np.inf, np.inf, np.nan, 0, dtype, lookup)
+    return restorer(call.op.name)(region)
+
+
+def _region(quantize: relax.Call, lookup: Lookup) -> Region | None:
+    """What stands between ``quantize`` and the ``dequantize`` of its operands."""
+    data, scale, zero_point = quantize.args
+    scale, zero_point = constant_value(lookup(scale)), constant_value(lookup(zero_point))
+    if scale is None or zero_point is None:
+        return None
+    low, high = -np.inf, np.inf
+    call = lookup(data)
+    while isinstance(call, relax.Call) and call.op.name in (
+        "relax.nn.relu",
+        "relax.clip",
+        "relax.nn.relu6",
+    ):
+        if call.op.name == "relax.clip":
+            low = max(low, float(call.args[1].value))
+            high = min(high, float(call.args[2].value))
+        else:
+            low = max(low, 0.0)
+            high = min(high, 6.0) if call.op.name == "relax.nn.relu6" else high
+        call = lookup(call.args[0])
+    if not isinstance(call, relax.Call):
+        return None
+    region = Region(
+        call=call,
+        bias=None,
+        low=low,
+        high=high,
+        scale=float(scale),
+        zero_point=int(zero_point),
+        dtype=str(quantize.attrs.out_dtype),
+        lookup=lookup,
+    )
+    return _split_bias(region)
+
+
+def _split_bias(region: Region) -> Region:
+    """Take the bias off ``conv + bias`` and ``matmul + bias``."""
+    if region.call.op.name != "relax.add":
+        return region
+    heart = region.lookup(region.call.args[0])
+    bias: Quantized | None = region.operand(region.call.args[1])
+    if (
+        isinstance(heart, relax.Call)
+        and heart.op.name in ("relax.nn.conv2d", "relax.matmul")
+        and bias is not None
+        and bias.value is not None
+        and bias.dtype == "int32"
+    ):
+        return Region(**{**region.__dict__, "call": heart, "bias": bias})
+    return region
+
+
+def _narrow_clamp(clip: relax.Call, lookup: Lookup) -> relax.Call | None:
+    """A fused activation on the integers narrows the range of the operator before it."""
+    call = lookup(clip.args[0])
+    if not isinstance(call, relax.Call) or not call.op.name.startswith(INTEGER_OP_PREFIX):
+        return None
+    attrs = attributes(call)
+    if "clamp_min" not in attrs:
+        return None
+    low, high = (int(arg.value) for arg in clip.args[1:])
+    attrs["clamp_min"] = max(attrs["clamp_min"], low)
+    attrs["clamp_max"] = min(attrs["clamp_max"], high)
+    return relax.Call(call.op, call.args, tvm.ir.make_node("ir.DictAttrs", **attrs))

@@ -1,0 +1,75 @@
+"""Integer operators to TIR: each operator is replaced by a call of a kernel from ``kernels/``."""
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from mcuforge.kernels.registry import (
+    INTEGER_OP_PREFIX,
+    Operand,
+    Operation,
+    attributes,
+    constant_value,
+    select_kernel,
+)
+from mcuforge.passes.rewrite import Lookup, rewrite_main
+
+
+def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
+    """A pass that lowers the operators with a kernel declared for this opt_level.
+
+    Args:
+        level: the opt_level of the pass and of the kernels it selects.
+        features: instruction set features of the target.
+    """
+
+    def lower(builder: relax.BlockBuilder, value: relax.Expr, lookup: Lookup) -> relax.Expr:
+        if not isinstance(value, relax.Call) or not getattr(value.op, "name", "").startswith(
+            INTEGER_OP_PREFIX
+        ):
+            return value
+        operation = describe(value, lookup, features)
+        kernel = select_kernel(operation, level)
+        if kernel is None:
+            return value
+        func = kernel.func.with_attrs(
+            {
+                "tirx.noalias": True,
+                "mcuforge.op": operation.name,
+                "mcuforge.macs": kernel.macs,
+                "mcuforge.inplace": {str(k): v for k, v in kernel.inplace.items()},
+            }
+        )
+        args = [
+            relax.const(arg, str(arg.dtype)) if isinstance(arg, np.ndarray) else value.args[arg]
+            for arg in kernel.args
+        ]
+        symbol = builder.add_func(func, operation.name)
+        out = relax.TensorType(operation.out.shape, operation.out.dtype)
+        return relax.call_tir(symbol, args, out)
+
+    @tvm.transform.module_pass(opt_level=level, name=f"SelectKernels{level}")
+    def run(mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        return rewrite_main(mod, lower)
+
+    return run
+
+
+def describe(call: relax.Call, lookup: Lookup, features: frozenset[str]) -> Operation:
+    """An integer operator call as kernel builders see it."""
+    operands = []
+    for arg in call.args:
+        operands.append(_operand(arg.ty, constant_value(lookup(arg))))
+    # The call was rebuilt with new operands: infer its type again.
+    normalized = relax.BlockBuilder().normalize(call)
+    return Operation(
+        name=call.op.name.removeprefix(INTEGER_OP_PREFIX),
+        args=tuple(operands),
+        attrs=attributes(call),
+        out=_operand(normalized.ty, None),
+        features=features,
+    )
+
+
+def _operand(ty: relax.TensorType, value: np.ndarray | None) -> Operand:
+    return Operand(tuple(int(d) for d in ty.shape), str(ty.dtype), value)
