@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mcuforge import boards, schema
 from mcuforge.errors import ConfigError
@@ -45,6 +46,7 @@ class Experiment:
     """
 
     def __init__(self, config: dict, root: Path = Path()) -> None:
+        config = _numbers(config)
         schema.check(config, "config", "configuration")
         self.config = config
         paths = {key: root / path for key, path in config["registries"].items()}
@@ -135,34 +137,45 @@ class Experiment:
             "mode": _either(MODES),
         }
 
-    def check_path(self, path: str) -> None:
-        """Raise ConfigError if `path` looks like an artifact of a cell that cannot be."""
-        match Path(path).parts:
-            case ("results", "bench", model, board, toolchain, level, mode):
-                _known("mode", mode.removesuffix(".json"), MODES, f"{path}: ")
-            case ("results", "firmware", model, board, toolchain, level, _):
-                pass
-            case ("results", "mlf", model, target, level):
-                _known("model", model, self.models, f"{path}: ")
-                _known("target", target, self.targets, f"{path}: ")
-                _known("level", level.removesuffix(".tar"), _LEVELS, f"{path}: ")
-                return
-            case ("results", "models", file):
-                _known("model", file.split(".")[0], self.models, f"{path}: ")
-                return
-            case _:
-                return
-        _known("model", model, self.models, f"{path}: ")
-        _known("board", board, self.inventory.types, f"{path}: ")
-        _known("toolchain", toolchain, TOOLCHAINS, f"{path}: ")
-        _known("level", level, _LEVELS, f"{path}: ")
-        try:
-            self.target(board, toolchain)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error.message}", error.hint) from error
+    def impossible(self) -> str:
+        """Regular expression for paths below ``results`` that look like a cell's, and are none."""
+        at = {name: f"({pattern})" for name, pattern in self.constraints().items()}
+        built = "{model}/{board}/{toolchain}/O{opt_level}".format(**at)
+        valid = [
+            rf"bench/{built}/{at['mode']}\.json",
+            rf"firmware/{built}/(firmware\.elf|size\.json)",
+            rf"mlf/{at['model']}/{at['target']}/O{at['opt_level']}\.tar",
+            rf"models/{at['model']}(\.tflite|\.json|\.vectors\.npz)",
+        ]
+        return rf"(?!({'|'.join(valid)})$)(bench|firmware|mlf|models)/.+"
 
-
-_LEVELS = tuple(f"O{level}" for level in OPT_LEVELS)
+    def explain(self, path: str) -> ConfigError:
+        """What is wrong with an impossible path below ``results``, and what would be right."""
+        known = {
+            "model": self.models,
+            "board": self.inventory.types,
+            "target": self.targets,
+            "toolchain": TOOLCHAINS,
+            "level": [f"O{level}" for level in OPT_LEVELS],
+            "mode": MODES,
+        }
+        shapes = {
+            "bench": "model/board/toolchain/level/mode.json",
+            "firmware": "model/board/toolchain/level/firmware.elf",
+            "mlf": "model/target/level.tar",
+            "models": "model.tflite",
+        }
+        area, *parts = Path(path).parts
+        parts[-1:] = parts[-1].split(".", 1)
+        kinds = re.split("[/.]", shapes[area])
+        if len(parts) == len(kinds):
+            for kind, name in zip(kinds, parts, strict=True):
+                if kind in known and name not in known[kind]:
+                    valid = ", ".join(known[kind])
+                    return ConfigError(
+                        f"results/{path}: unknown {kind} '{name}'", f"valid {kind}s: {valid}"
+                    )
+        return ConfigError(f"results/{path} is nothing mcuforge makes", f"as in {shapes[area]}")
 
 
 def _known(kind: str, name: str, valid: Iterable[str], where: str) -> str:
@@ -173,3 +186,12 @@ def _known(kind: str, name: str, valid: Iterable[str], where: str) -> str:
 
 def _either(names: Iterable[str]) -> str:
     return "|".join(map(re.escape, names))
+
+
+def _numbers(value: Any) -> Any:
+    """The value with texts of digits as numbers: Snakemake's ``--config`` makes texts of them."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return int(value) if isinstance(value, str) and value.isdecimal() else value

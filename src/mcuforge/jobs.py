@@ -20,6 +20,18 @@ _TAIL = 12
 _GRACE_S = 5
 
 
+def announce() -> None:
+    """Tell the steps this process is going to start what they need to know of it.
+
+    That is where the library is (steps may run in another Python environment, or on another
+    machine), and which process they must not outlive.
+    """
+    source = str(Path(__file__).parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{source}{os.pathsep}{inherited}" if inherited else source
+    os.environ[RUN_PID] = str(os.getpid())
+
+
 @contextlib.contextmanager
 def job(log: str) -> Iterator[TextIO]:
     """Run a workflow step: all it prints goes to `log`.
@@ -34,7 +46,8 @@ def job(log: str) -> Iterator[TextIO]:
     reason = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", buffering=1) as file:
+        path.write_text("")
+        with path.open("a", buffering=1) as file:  # tools append to it as well
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             try:

@@ -1,0 +1,25 @@
+"""Rule measure: run a firmware on its board or emulator."""
+
+from pathlib import Path
+
+from mcuforge import boards, mlf, runner
+from mcuforge.jobs import job
+
+with job(snakemake.log[0]):
+    registries = snakemake.config["registries"]
+    hardware_map = registries.get("hardware_map")
+    inventory = boards.load(Path(registries["boards"]), hardware_map and Path(hardware_map))
+    measurement = runner.measure(
+        elf=Path(snakemake.input.elf),
+        size=Path(snakemake.input.sizes),
+        info=mlf.read(Path(snakemake.input.archive)).info,
+        vectors=Path(snakemake.input.vectors),
+        board=inventory.board(snakemake.wildcards.board),
+        inventory=inventory,
+        mode=snakemake.wildcards.mode,
+        warmup=snakemake.params.measure.get("warmup"),
+        iterations=snakemake.params.measure.get("iterations"),
+        dataset=Path(snakemake.input.labels[0]).parent if snakemake.input.labels else None,
+        quality_target=snakemake.params.quality_target,
+    )
+    measurement.write(Path(snakemake.output[0]))

@@ -1,0 +1,12 @@
+"""Rule summary: one row a cell of the grid."""
+
+from pathlib import Path
+
+from mcuforge.jobs import job
+from mcuforge.results import summary
+
+with job(snakemake.log[0]):
+    rows = summary.collect(
+        map(Path, snakemake.input.measurements), map(Path, snakemake.input.archives)
+    )
+    summary.write(rows, Path(snakemake.output[0]))

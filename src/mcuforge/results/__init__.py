@@ -1,0 +1,1 @@
+"""Records of what was measured, and what people look at: summary, tables, figures."""

@@ -1,0 +1,212 @@
+"""Figures of a summary, as reproducible SVG. Emulated and measured time never share an axis."""
+
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.patches
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mcuforge import files
+
+mpl.rcParams["svg.hashsalt"] = "mcuforge"  # element ids that do not change from run to run
+sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
+
+_COLUMNS = 3  # panels side by side
+_PANEL = (3.4, 2.8)  # inches
+_WORK = {"instructions": "instructions, millions", "hardware": "time, ms"}
+_BARS = 0.8  # width of all bars at one level
+_FLASH = {"code_bytes": "model code", "weights_bytes": "weights", "": "everything else"}
+_RAM = {"workspace_bytes": "workspace", "stack_bytes": "stack used", "": "everything else"}
+
+
+def levels(rows: pd.DataFrame, path: Path) -> None:
+    """One model: work of an inference at each opt_level, one panel a board, one bar a toolchain.
+
+    Args:
+        rows: the summary's rows of the model.
+        path: the SVG to write.
+    """
+    rows = rows.assign(work=_work(rows), level="O" + rows["opt_level"].astype(str))
+    figure, panels = _panels(rows["board"].unique())
+    order = sorted(rows["level"].unique())
+    toolchains = list(rows["toolchain"].unique())
+    for board, axes in panels.items():
+        here = rows[rows["board"] == board]
+        timebase = here["timebase"].iloc[0]
+        sns.barplot(
+            here,
+            x="level",
+            y="work",
+            hue="toolchain",
+            order=order,
+            hue_order=toolchains,
+            width=_BARS,
+            legend=False,
+            ax=axes,
+        )
+        for bars in axes.containers:
+            labels = [_short(bar.get_height()) for bar in bars]
+            rotation = 90 if len(toolchains) > 1 else 0
+            axes.bar_label(bars, labels, padding=2, fontsize=7, rotation=rotation)
+        _mark(axes, here, order, toolchains)
+        same = rows[rows["timebase"] == timebase]["work"].max()
+        axes.set(
+            title=_heading(here),
+            xlabel="opt_level",
+            ylabel=_WORK[timebase],
+            ylim=(0, 1.2 * same if same > 0 else 1),
+        )
+        axes.grid(visible=False, axis="x")
+    if len(toolchains) > 1:
+        _legend(figure, toolchains)
+    _save(figure, f"{rows['model'].iloc[0]}: one inference at each optimization level", path)
+
+
+def memory(rows: pd.DataFrame, path: Path) -> None:
+    """One model: flash (top) and RAM (bottom) of each cell, one column of panels a board."""
+    names = list(rows["board"].unique())
+    figure = Figure(figsize=(_PANEL[0] * len(names), 2 * _PANEL[1]), layout="constrained")
+    grid = figure.subplots(2, len(names), squeeze=False, sharey="row", sharex="col")
+    several = rows["toolchain"].nunique() > 1
+    for column, board in enumerate(names):
+        here = rows[rows["board"] == board].sort_values(["opt_level", "toolchain"])
+        ticks = [
+            f"O{row.opt_level} {row.toolchain}" if several else f"O{row.opt_level}"
+            for row in here.itertuples()
+        ]
+        for line, (total, parts) in enumerate((("flash_bytes", _FLASH), ("ram_bytes", _RAM))):
+            axes = grid[line][column]
+            _stack(axes, here, ticks, total, parts)
+            if not column:
+                axes.set_ylabel("flash, KiB" if not line else "RAM, KiB")
+            if column == len(names) - 1:
+                handles = axes.get_legend_handles_labels()
+                axes.legend(
+                    *(list(reversed(h)) for h in handles),
+                    loc="upper left",
+                    bbox_to_anchor=(1.02, 1),
+                    frameon=False,
+                )
+        grid[0][column].set_title(_heading(here))
+        grid[1][column].set_xlabel("opt_level")
+        grid[1][column].tick_params(axis="x", labelrotation=90 if several else 0)
+    for axes in grid[:, 0]:
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+    _save(figure, f"{rows['model'].iloc[0]}: memory", path)
+
+
+def boards(rows: pd.DataFrame, path: Path) -> None:
+    """All models: work per multiply-accumulate on each board, at its best level and toolchain.
+
+    One panel a timebase: instructions per MAC for emulated boards, cycles per MAC for hardware.
+    """
+    ran = rows[rows["per_mac"].notna()]
+    best = ran.loc[ran.groupby(["model", "board"], sort=False)["per_mac"].idxmin()]
+    timebases = list(best["timebase"].unique()) or ["instructions"]
+    names = list(best["board"].unique())
+    width = max(6.0, 0.45 * len(best) / len(timebases) + 2.5)
+    figure = Figure(figsize=(width, 3.4 * len(timebases)), layout="constrained")
+    grid = figure.subplots(len(timebases), 1, squeeze=False)[:, 0]
+    colors = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    for timebase, axes in zip(timebases, grid, strict=True):
+        here = best[best["timebase"] == timebase]
+        present = [name for name in names if name in set(here["board"])]
+        if present:
+            sns.barplot(
+                here,
+                x="model",
+                y="per_mac",
+                hue="board",
+                hue_order=present,
+                palette=colors,
+                ax=axes,
+            )
+            sns.move_legend(axes, "upper left", bbox_to_anchor=(1.01, 1), title=None, frameon=False)
+        for bars in axes.containers:
+            axes.bar_label(bars, [_short(bar.get_height()) for bar in bars], padding=2, fontsize=7)
+        unit = "cycles" if timebase == "hardware" else "instructions"
+        axes.set(xlabel="", ylabel=f"{unit} per MAC")
+        axes.margins(y=0.12)
+        axes.grid(visible=False, axis="x")
+    _save(figure, "Boards compared, each at its best level and toolchain", path)
+
+
+def _work(rows: pd.DataFrame) -> pd.Series:
+    """Millions of instructions, or milliseconds."""
+    instructions = rows["instructions"].astype("Float64") / 1e6
+    hardware = rows["timebase"] == "hardware"
+    return instructions.mask(hardware, rows["latency_us"].astype("Float64") / 1e3).astype(float)
+
+
+def _panels(names: list[str]) -> tuple[Figure, dict[str, Axes]]:
+    columns = min(_COLUMNS, len(names))
+    lines = math.ceil(len(names) / columns)
+    size = max(_PANEL[0] * columns, 4.2), _PANEL[1] * lines + 0.4
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for unused in grid[len(names) :]:
+        unused.set_axis_off()
+    return figure, dict(zip(names, grid, strict=False))
+
+
+def _stack(
+    axes: Axes, rows: pd.DataFrame, ticks: list[str], total: str, parts: dict[str, str]
+) -> None:
+    totals = rows[total].astype(float).fillna(0).to_numpy() / 1024
+    bottom = 0 * totals
+    for (column, label), color in zip(parts.items(), sns.color_palette("colorblind"), strict=False):
+        height = totals - bottom  # the rest
+        if column:
+            height = rows[column].astype(float).fillna(0).to_numpy() / 1024
+        bars = axes.bar(ticks, height, bottom=bottom, color=color, label=label, width=0.7)
+        bottom = bottom + height
+    labels = [_short(value) for value in totals]
+    axes.bar_label(bars, labels, padding=2, fontsize=7, rotation=90 if len(ticks) > 6 else 0)
+    axes.grid(visible=False, axis="x")
+
+
+def _mark(axes: Axes, rows: pd.DataFrame, order: list[str], toolchains: list[str]) -> None:
+    """Say at the foot of its bar that a cell did not run or answered wrongly."""
+    words = {"does_not_fit": ("does not fit", "black"), "mismatch": ("inexact", "white")}
+    for row in rows[rows["status"].isin(words)].itertuples():
+        word, color = words[row.status]
+        offset = (toolchains.index(row.toolchain) + 0.5) / len(toolchains) - 0.5
+        axes.text(
+            order.index(row.level) + offset * _BARS,
+            0.02,
+            word,
+            transform=axes.get_xaxis_transform(),
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color=color,
+        )
+
+
+def _heading(rows: pd.DataFrame) -> str:
+    row = rows.iloc[0]
+    return f"{row['board']} ({row['core']})"
+
+
+def _legend(figure: Figure, names: list[str]) -> None:
+    colors = sns.color_palette("colorblind", len(names))
+    handles = [mpl.patches.Patch(color=color) for color in colors]
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+
+
+def _short(value: float) -> str:
+    """Three significant digits, nothing for missing values."""
+    if not value > 0:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _save(figure: Figure, title: str, path: Path) -> None:
+    figure.suptitle(title)
+    with files.atomic(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -1,0 +1,47 @@
+"""Tables in the style of the 2025 study: levels with their change, boards side by side."""
+
+import pandas as pd
+
+_SPEED = "inferences_per_second"
+_KEYS = ["model", "board", "toolchain", "timebase"]
+
+
+def _ran(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows[_SPEED].notna()]
+
+
+def levels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Inferences a second at each level, and the change to the previous level in percent.
+
+    One row for each model, board and toolchain; columns ``O1``, ``O2``, ``O2_change_percent``...
+    Of an emulated board a second is 10^9 instructions, as `timebase` says.
+    """
+    speed = _ran(rows).pivot(index=_KEYS, columns="opt_level", values=_SPEED)
+    speed = speed.reindex(pd.MultiIndex.from_frame(rows[_KEYS].drop_duplicates()))
+    speed = speed.loc[speed.notna().any(axis=1)]
+    change = (speed.pct_change(axis="columns", fill_method=None) * 100).round(1)
+    table = pd.DataFrame(index=speed.index)
+    for position, level in enumerate(speed.columns):
+        table[f"O{level}"] = speed[level]
+        if position:
+            table[f"O{level}_change_percent"] = change[level]
+    return table.reset_index()
+
+
+def boards(rows: pd.DataFrame) -> pd.DataFrame:
+    """The best of each board side by side, in inferences a second.
+
+    One row for each model and timebase, so that emulated and measured time do not mix; for each
+    board its speed and the toolchain and level that reach it.
+    """
+    ran = _ran(rows)
+    best = ran.loc[ran.groupby(["model", "board", "timebase"], sort=False)[_SPEED].idxmax()]
+    table = best[["model", "timebase"]].drop_duplicates().reset_index(drop=True)
+    for board in best["board"].unique():
+        of_board = best[best["board"] == board]
+        label = of_board["toolchain"] + " O" + of_board["opt_level"].astype(str)
+        columns = of_board[["model", "timebase"]].assign(
+            **{board: of_board[_SPEED], f"{board}_with": label}
+        )
+        table = table.merge(columns, on=["model", "timebase"], how="left")
+    return table

@@ -1,0 +1,27 @@
+localrules:
+    measure,
+
+
+rule measure:
+    input:
+        archive=archive_of,
+        elf="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/firmware.elf",
+        sizes="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/size.json",
+        vectors="results/models/{model}.vectors.npz",
+        labels=dataset_of,
+    output:
+        "results/bench/{model}/{board}/{toolchain}/O{opt_level}/{mode}.json",
+    log:
+        "results/logs/bench/{model}/{board}/{toolchain}/O{opt_level}/{mode}.log",
+    retries: 2  # boards and ports have bad moments
+    conda:
+        CONDA
+    resources:
+        **{board: uses_board(board) for board in EXPERIMENT.physical_boards},
+    params:
+        board=lambda wildcards: EXPERIMENT.run_facts(wildcards.board),
+        measure=config.get("measure", {}),
+        quality_target=lambda wildcards: EXPERIMENT.models[wildcards.model].quality_target,
+        sources=provenance.package("boards", "runner", "results/records"),
+    script:
+        "../../scripts/measure.py"

@@ -1,0 +1,109 @@
+# Reads and validates the configuration once; the named input functions of the rules.
+import fcntl
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir).parent / "src"))
+
+from mcuforge import firmware, jobs, provenance
+from mcuforge.errors import McuforgeError, ToolError
+from mcuforge.experiment import Experiment
+
+jobs.announce()
+
+
+def load_experiment():
+    try:
+        return Experiment(config)
+    except McuforgeError as error:
+        logger.error(f"mcuforge: error: {error}")
+        sys.exit(1)
+
+
+def forget_dead_runs():
+    """Remove the locks of a Snakemake that was killed, unless another one is alive here.
+
+    Every living run holds a shared lock of the operating system, which goes with the process.
+    Returns that lock, to be kept until the end.
+    """
+    directory = Path(".snakemake")
+    directory.mkdir(exist_ok=True)
+    alive = (directory / "alive").open("a")
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory / "locks", ignore_errors=True)
+    except BlockingIOError:
+        pass
+    fcntl.flock(alive, fcntl.LOCK_SH)
+    return alive
+
+
+def toolchain_version(wildcards):
+    try:
+        return firmware.toolchain_version(wildcards.toolchain)
+    except ToolError as error:
+        return str(error)  # the build says so, if it comes to that
+
+
+def archive_of(wildcards):
+    try:
+        target = EXPERIMENT.target(wildcards.board, wildcards.toolchain)
+    except McuforgeError as error:
+        raise WorkflowError(str(error)) from None
+    return f"results/mlf/{wildcards.model}/{target}/O{wildcards.opt_level}.tar"
+
+
+def refuse(wildcards):
+    raise WorkflowError(str(EXPERIMENT.explain(wildcards.impossible)))
+
+
+def dataset_of(wildcards):
+    path = wildcards.mode == "accuracy" and EXPERIMENT.dataset(wildcards.model)
+    return [path / "y_labels.csv"] if path else []
+
+
+def measurements():
+    return [f"results/bench/{cell}/{mode}.json" for cell, mode in EXPERIMENT.results]
+
+
+def archives():
+    return list(
+        dict.fromkeys(
+            f"results/mlf/{c.model}/{EXPERIMENT.target(c.board, c.toolchain)}/O{c.opt_level}.tar"
+            for c in EXPERIMENT.cells
+        )
+    )
+
+
+def tables():
+    return expand("results/tables/{table}.csv", table=["levels", "boards"])
+
+
+def figures():
+    return expand(
+        "results/figures/{model}.{figure}.svg",
+        model=config["models"],
+        figure=["levels", "memory"],
+    ) + ["results/figures/boards.svg"]
+
+
+def uses_board(name):
+    return lambda wildcards: int(wildcards.board == name)
+
+
+if workflow.is_main_process:
+    ALIVE = forget_dead_runs()
+
+EXPERIMENT = load_experiment()
+CONDA = "../../envs/environment.yaml"
+
+for note in EXPERIMENT.notes if workflow.is_main_process else ():
+    logger.warning(note)
+
+
+wildcard_constraints:
+    **EXPERIMENT.constraints(),
+    impossible=EXPERIMENT.impossible(),

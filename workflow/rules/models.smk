@@ -1,0 +1,40 @@
+rule impossible_cell:  # says why, where a name asked for fits no other rule
+    input:
+        refuse,
+    output:
+        "results/{impossible}",
+
+
+localrules:
+    fetch_model,
+    describe_model,
+
+
+rule fetch_model:
+    output:
+        "results/models/{model}.tflite",
+    log:
+        "results/logs/models/{model}.fetch.log",
+    conda:
+        CONDA
+    params:
+        sha256=lambda wildcards: EXPERIMENT.models[wildcards.model].sha256,
+    script:
+        "../../scripts/fetch_model.py"
+
+
+rule describe_model:
+    input:
+        "results/models/{model}.tflite",
+    output:
+        description="results/models/{model}.json",
+        vectors="results/models/{model}.vectors.npz",
+    log:
+        "results/logs/models/{model}.describe.log",
+    conda:
+        CONDA
+    params:
+        task=lambda wildcards: EXPERIMENT.models[wildcards.model].task,
+        sources=provenance.package("models/describe", "models/oracle", "models/vectors"),
+    script:
+        "../../scripts/describe_model.py"
