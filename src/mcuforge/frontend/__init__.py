@@ -60,7 +60,7 @@ class _Converter(OperatorConverter):
                 return convert(op=op)
             except ModelError:
                 raise
-            except (Exception, tvm.error.TVMError) as error:
+            except Exception as error:
                 reason = str(error).strip().splitlines()
                 raise ModelError(
                     f"operator {name} {self._where(self._index)} cannot be imported"
@@ -108,10 +108,20 @@ class _Converter(OperatorConverter):
         scale, zero_point = _per_tensor(source)
         return dequantize(self.get_tensor_expr(source), scale=scale, zero_point=zero_point)
 
+    def convert_reshape(self, op):
+        # The result's shape is static whatever arithmetic (SHAPE, STRIDED_SLICE, PACK...) the model
+        # carries to compute it for a dynamic batch; that arithmetic dies with this.
+        source = self.get_input_tensors(op)[0]
+        (result,) = self.get_output_tensors(op)
+        shape = [int(size) for size in self.get_tensor_shape(result)]
+        if np.prod(shape) != np.prod(self.get_tensor_shape(source)):
+            raise ModelError(f"cannot reshape {list(self.get_tensor_shape(source))} to {shape}")
+        return relax.op.reshape(self.get_tensor_expr(source), shape)
+
     def convert_qnn_fused_activation_function(
         self, expr, fused_activation_fn, scale, zero_point, dtype
     ):
-        # TVM rounds the bounds half to even; TFLite (CalculateActivationRangeQuantized) away from 0.
+        # TVM rounds the bounds half to even, CalculateActivationRangeQuantized away from zero.
         if fused_activation_fn not in _ACTIVATIONS:
             return super().convert_qnn_fused_activation_function(
                 expr, fused_activation_fn, scale, zero_point, dtype
