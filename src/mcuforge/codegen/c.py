@@ -46,6 +46,7 @@ _MATH = {
     "fabs": "fabsf",
 }
 _ATOM, _UNARY, _TERNARY = 16, 14, 3
+_EXTERN_CALLS = ("tirx.call_extern", "tirx.call_pure_extern")
 
 # ACLE macros that tell C code a feature is there.
 FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "mve": "__ARM_FEATURE_MVE"}
@@ -77,7 +78,7 @@ def used_instructions(kernels: dict[str, LoweredKernel]) -> list[str]:
     found = set()
 
     def visit(call: ir.Call) -> None:
-        if getattr(call.op, "name", "") in ("tirx.call_extern", "tirx.call_pure_extern"):
+        if getattr(call.op, "name", "") in _EXTERN_CALLS:
             name = str(call.args[0].value)
             if name.startswith(C_PREFIX):
                 found.add(name.removeprefix(C_PREFIX))
@@ -95,10 +96,13 @@ def uses_math(source: str) -> bool:
 def instruction_source(name: str) -> str:
     """The inline C function of an instruction, with its portable fallback."""
     entry = INSTRUCTIONS[name]
-    params = ", ".join(
-        f"{'const void *' if dtype == 'handle' else c_type(dtype) + ' '}{param}"
-        for param, dtype in entry.params
-    )
+
+    def declaration(param: str, dtype: str) -> str:
+        if dtype != "handle":
+            return f"{c_type(dtype)} {param}"
+        return f"void *{param}" if param in entry.writes else f"const void *{param}"
+
+    params = ", ".join(declaration(*param) for param in entry.params)
     feature = FEATURE_MACROS[entry.feature]
 
     def body(text: str) -> str:
@@ -106,8 +110,9 @@ def instruction_source(name: str) -> str:
             return "\n".join(f"    {line}" for line in text.strip().splitlines())
         return f"    return {text.strip()};"
 
+    linkage = "static __attribute__((noinline))" if entry.shared else "static inline"
     return (
-        f"static inline {c_type(entry.result)} {C_PREFIX}{name}({params}) {{\n"
+        f"{linkage} {c_type(entry.result)} {C_PREFIX}{name}({params}) {{\n"
         f"#if defined({feature})\n{body(entry.c)}\n#else\n{body(entry.portable)}\n#endif\n}}\n"
     )
 
@@ -311,7 +316,7 @@ class _Function:
         name = call.op.name
         if name == "prim.if_then_else":
             return self._choice(*call.args)
-        if name in ("tirx.call_extern", "tirx.call_pure_extern"):
+        if name in _EXTERN_CALLS:
             args = ", ".join(self._expr(arg, 0) for arg in call.args[1:])
             return f"{call.args[0].value}({args})", _ATOM
         if name == "tirx.address_of":
@@ -356,15 +361,29 @@ def _written(func: tirx.PrimFunc) -> set[tirx.Var]:
         written.add(pointers.get(stmt.buffer, stmt.buffer))
 
     def evaluate(stmt: tirx.Evaluate) -> None:
-        # A call for its effect (a vector store) may write through any pointer it is given.
+        # A call for its effect (a vector store) writes through the pointers it declares, or may
+        # through any it is given.
         def address(load: ir.TensorLoad) -> None:
             written.add(pointers.get(load.source, load.source))
 
-        tvm_ffi.structural_walk(stmt.value, (ir.TensorLoad, address))
+        for argument in _written_arguments(stmt.value):
+            tvm_ffi.structural_walk(argument, (ir.TensorLoad, address))
 
     tvm_ffi.structural_walk(func.body, (tirx.DeclBuffer, declare))
     tvm_ffi.structural_walk(func.body, [(tirx.BufferStore, store), (tirx.Evaluate, evaluate)])
     return written
+
+
+def _written_arguments(value: ir.Expr) -> list[ir.Expr]:
+    """The operands of a call through which memory may be written."""
+    if not isinstance(value, ir.Call):
+        return [value]
+    name = str(value.args[0].value) if getattr(value.op, "name", "") in _EXTERN_CALLS else ""
+    entry = INSTRUCTIONS.get(name.removeprefix(C_PREFIX)) if name.startswith(C_PREFIX) else None
+    if entry is None or not entry.writes:
+        return [value]
+    pairs = zip(entry.params, value.args[1:], strict=True)
+    return [argument for (param, _), argument in pairs if param in entry.writes]
 
 
 def integer_literal(value: int, dtype: str) -> tuple[str, int]:

@@ -140,7 +140,8 @@ def run_source(
     symbol = prefix(name)
     bodies = [c.kernel_source(f"{symbol}_{k}", kernel) for k, kernel in kernels.items()]
     instructions = c.used_instructions(kernels) if inline_kernels else []
-    headers = {c.INSTRUCTIONS[i].header: c.INSTRUCTIONS[i].feature for i in instructions}
+    used = [c.INSTRUCTIONS[i] for i in instructions]
+    headers = {entry.header: entry.feature for entry in used if entry.header}
     text = "\n".join(bodies)
     lines = [
         _NOTICE.format(name=name),

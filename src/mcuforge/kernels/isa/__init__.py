@@ -27,7 +27,9 @@ class Instruction:
         c: C expression or statements performing it, over the parameter names.
         portable: the same in plain C99.
         llvm: the call performing it in LLVM, on TIR expressions.
-        header: C header the intrinsics come from.
+        header: C header the intrinsics come from; empty if none.
+        writes: pointer operands it writes through; if empty, a ``void`` one may use them all so.
+        shared: too long to repeat at every call: one C function that is not inlined.
     """
 
     name: str
@@ -37,8 +39,10 @@ class Instruction:
     semantics: Callable[..., ir.Expr] | None
     c: str
     portable: str
-    llvm: Callable[..., ir.Expr]
+    llvm: Callable[..., ir.Expr] | None
     header: str
+    writes: tuple[str, ...] = ()
+    shared: bool = False
 
     def __call__(self, *args: ir.Expr) -> ir.Expr:
         """A TIR call of the instruction."""
