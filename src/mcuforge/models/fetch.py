@@ -52,7 +52,7 @@ def fetch(
         output: written atomically.
         root: what relative ``path`` sources are relative to.
         cache: directory for downloads; None for the user's.
-        progress: where downloads show their progress.
+        progress: where downloads show their progress; a real file, pip writes to it as well.
 
     Raises:
         ModelError: no source has the file with the registered sha256; the message says what each
