@@ -3,8 +3,11 @@
 import tvm
 from tvm import relax
 
+from mcuforge.passes.dead_channels import RemoveDeadChannels
+from mcuforge.passes.fold_zero_points import FoldZeroPoints
 from mcuforge.passes.restore_integers import RestoreIntegers
 from mcuforge.passes.select_kernels import select_kernels
+from mcuforge.passes.views import ViewReshapes
 from mcuforge.target import Target
 
 MAX_OPT_LEVEL = 4
@@ -23,7 +26,12 @@ def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
     Returns:
         A module whose ``main`` consists of ``call_tir`` and views.
     """
-    passes = [RestoreIntegers()]
+    passes = [
+        RestoreIntegers(),
+        RemoveDeadChannels(),
+        FoldZeroPoints(),
+        ViewReshapes(),
+    ]
     passes += [select_kernels(level, target.features) for level in range(MAX_OPT_LEVEL, -1, -1)]
     passes += [relax.transform.LegalizeOps(), relax.transform.FoldConstant()]
     with tvm.transform.PassContext(opt_level=opt_level):
