@@ -16,7 +16,8 @@ from typing import TextIO
 from mcuforge.errors import McuforgeError
 
 RUN_PID = "MCUFORGE_RUN_PID"  # environment variable with the process id of the workflow
-_TAIL = 12
+_TAIL = 12  # lines
+_TAIL_BYTES = 4096
 _GRACE_S = 5
 
 
@@ -50,6 +51,7 @@ def job(log: str) -> Iterator[TextIO]:
         with path.open("a", buffering=1) as file:  # tools append to it as well
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+            sys.stdout.reconfigure(line_buffering=True)  # in order with what tools print
             try:
                 yield terminal
             except Exception as error:
@@ -63,10 +65,16 @@ def job(log: str) -> Iterator[TextIO]:
     except Exception as error:
         print(f"mcuforge: error: {reason or _one_line(error)}", file=terminal)
         with contextlib.suppress(OSError):
-            for line in path.read_text(errors="replace").splitlines()[-_TAIL:]:
+            for line in _last_lines(path):
                 print(f"    {line}", file=terminal)
         print(f"    (log: {path})", file=terminal, flush=True)
         os._exit(1)  # not sys.exit: at exit Python flushes streams, which a full disk refuses
+
+
+def _last_lines(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return file.read(_TAIL_BYTES).decode(errors="replace").splitlines()[-_TAIL:]
 
 
 def _one_line(error: Exception) -> str:

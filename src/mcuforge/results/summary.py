@@ -87,6 +87,7 @@ def _row(record: Measurement, accuracy: Measurement | None, info: dict) -> dict:
     if record.timebase == "hardware" and record.latency_us is not None:
         work = record.latency_us * record.clock_hz / 1e6  # cycles
     return row | {
+        "instructions": None if record.instructions is None else round(record.instructions),
         "per_mac": work / record.macs if work and record.macs else None,
         "workspace_lower_bound_bytes": info["workspace_lower_bound_bytes"],
         "missing_flash_bytes": record.missing["flash"],

@@ -1,0 +1,147 @@
+"""The grid a configuration describes, and what is said about configurations that cannot be."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mcuforge import provenance
+from mcuforge.errors import ConfigError
+from mcuforge.experiment import Experiment
+
+ROOT = Path(__file__).parents[2]
+CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def experiment(**changes) -> Experiment:
+    return Experiment(CONFIG | changes, ROOT)
+
+
+def test_the_default_grid_has_every_cell() -> None:
+    cells = experiment().cells
+    assert len(cells) == len(set(cells)) == 4 * 3 * 4
+    assert str(cells[0]) == "silabs_kws/mps2_an386/gcc/O1"
+
+
+def test_the_mlperf_overlay_selects_the_reference_models() -> None:
+    overlay = yaml.safe_load((ROOT / "config" / "mlperf-tiny.yaml").read_text())
+    assert {cell.model for cell in experiment(**overlay).cells} == {"kws", "vww", "ic", "ad", "sww"}
+
+
+def test_texts_of_digits_are_numbers_as_the_command_line_gives_them() -> None:
+    assert {cell.opt_level for cell in experiment(opt_levels=["0", "3"]).cells} == {0, 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": ["nope"]}, ["unknown model 'nope'", "valid models: silabs_kws"]),
+        ({"boards": ["nope"]}, ["unknown board 'nope'", "mps2_an500"]),
+        ({"opt_levels": [5]}, ["opt_levels[0]", "0, 1, 2, 3 or 4"]),
+        ({"opt_levels": 3}, ["opt_levels", "a list"]),
+        ({"toolchains": ["icc"]}, ["toolchains[0]", "gcc, clang or tvm-llvm"]),
+        ({"models": []}, ["models", "at least one"]),
+        ({"modes": ["energy"]}, ["modes[0]", "setup, performance or accuracy"]),
+        ({"modles": ["kws"]}, ["modles"]),
+        (
+            {"registries": {"models": "nowhere.yaml", "boards": "config/boards.yaml"}},
+            ["nowhere.yaml"],
+        ),
+    ],
+)
+def test_a_wrong_configuration_gives_one_line_to_act_on(changes: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        experiment(**changes)
+    assert all(word in str(caught.value) for word in words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("bench/kws/mps2_an500/gcc/O9/performance.json", ["level 'O9'", "O0, O1, O2, O3, O4"]),
+        ("bench/nope/mps2_an500/gcc/O1/performance.json", ["model 'nope'", "silabs_kws"]),
+        ("bench/kws/nope/gcc/O1/performance.json", ["board 'nope'", "mps2_an500"]),
+        ("bench/kws/mps2_an500/icc/O1/performance.json", ["toolchain 'icc'", "gcc, clang"]),
+        ("bench/kws/mps2_an500/gcc/O1/energy.json", ["mode 'energy'", "performance"]),
+        ("mlf/kws/z80-c/O1.tar", ["target 'z80-c'", "cortex-m7-c"]),
+        ("models/nope.json", ["model 'nope'"]),
+        ("bench/kws", ["nothing mcuforge makes"]),
+    ],
+)
+def test_impossible_artifacts_are_recognized_and_explained(path: str, words: list[str]) -> None:
+    known = experiment()
+    assert re.fullmatch(known.impossible(), path)
+    message = str(known.explain(path))
+    assert all(word in message for word in words)
+
+
+def test_artifacts_of_the_grid_are_possible() -> None:
+    known = experiment()
+    impossible = re.compile(known.impossible())
+    for cell in known.cells:
+        target = known.target(cell.board, cell.toolchain)
+        for path in (
+            f"bench/{cell}/performance.json",
+            f"firmware/{cell}/firmware.elf",
+            f"mlf/{cell.model}/{target}/O{cell.opt_level}.tar",
+            f"models/{cell.model}.vectors.npz",
+            "summary.csv",
+        ):
+            assert not impossible.fullmatch(path)
+
+
+def test_accuracy_is_measured_where_the_data_set_is_there(tmp_path: Path) -> None:
+    models = yaml.safe_load((ROOT / "config" / "models.yaml").read_text())
+    models["models"]["kws"]["dataset"] = models["models"]["ic"]["dataset"] = "here"
+    models["models"]["ic"]["dataset"] = "elsewhere"
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump(models))
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "y_labels.csv").write_text("")
+    known = experiment(
+        models=["kws", "ic"],
+        modes=["performance", "accuracy"],
+        datasets={"here": str(tmp_path / "here"), "elsewhere": str(tmp_path / "elsewhere")},
+        registries=CONFIG["registries"] | {"models": str(tmp_path / "models.yaml")},
+    )
+    assert {cell.model for cell, mode in known.results if mode == "accuracy"} == {"kws"}
+    assert {cell.model for cell, mode in known.results if mode == "performance"} == {"kws", "ic"}
+    assert known.notes == ["no data set for ic: its accuracy is not measured"]
+
+
+def edited(tmp_path: Path, board: str, **changes) -> Experiment:
+    boards = yaml.safe_load((ROOT / "config" / "boards.yaml").read_text())
+    boards[board] |= changes
+    (tmp_path / "boards.yaml").write_text(yaml.safe_dump(boards, sort_keys=False))
+    registries = CONFIG["registries"] | {"boards": str(tmp_path / "boards.yaml")}
+    return experiment(registries=registries)
+
+
+def test_a_flash_runner_is_neither_built_in_nor_part_of_a_measurement(tmp_path: Path) -> None:
+    before = experiment()
+    after = edited(tmp_path, "nucleo_h743zi", runners=["jlink"], usb=["1366:0101"])
+    for facts in ("build_facts", "run_facts"):
+        was, now = getattr(before, facts)("nucleo_h743zi"), getattr(after, facts)("nucleo_h743zi")
+        assert was == now
+
+
+def test_a_smaller_memory_is_built_in(tmp_path: Path) -> None:
+    after = edited(tmp_path, "mps2_an500", stack_bytes=4096)
+    assert after.build_facts("mps2_an500") != experiment().build_facts("mps2_an500")
+
+
+def test_digests_follow_content_and_names_only(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    file = tmp_path / "src" / "a.py"
+    file.write_text("1")
+    first = provenance.digest([tmp_path / "src"])
+    file.touch()
+    (tmp_path / "src" / "__pycache__").mkdir()
+    (tmp_path / "src" / "__pycache__" / "a.pyc").write_text("x")
+    assert provenance.digest([tmp_path / "src"]) == first
+    file.write_text("2")
+    assert provenance.digest([tmp_path / "src"]) != first
+    file.write_text("1")
+    file.rename(tmp_path / "src" / "b.py")
+    assert provenance.digest([tmp_path / "src"]) != first
