@@ -27,7 +27,7 @@ _CORES: dict[str, tuple[str, frozenset[str]]] = {
     "host": ("", frozenset({"unaligned"})),
 }
 # What GCC's -mcpu extensions take away.
-_EXTENSIONS = {"nodsp": {"dsp", "mve"}, "nomve": {"mve"}, "nofp": {"fp"}, "nomve.fp": set()}
+_EXTENSIONS = {"nodsp": {"dsp", "mve"}, "nomve": {"mve"}, "nofp": {"fp", "mve"}, "nomve.fp": set()}
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,14 @@ class Target:
         return self.mcpu.split("+")[0]
 
     @property
+    def extensions(self) -> tuple[str, ...]:
+        """What follows the core, without the plus signs: ``nomve``."""
+        return tuple(self.mcpu.split("+")[1:])
+
+    @property
     def features(self) -> frozenset[str]:
         """Instruction set features kernels may rely on."""
-        _, *extensions = self.mcpu.split("+")
-        return _CORES[self.core][1].difference(*(_EXTENSIONS[e] for e in extensions))
+        return _CORES[self.core][1].difference(*(_EXTENSIONS[e] for e in self.extensions))
 
     @property
     def triple(self) -> str:

@@ -31,7 +31,7 @@ _BINARY = {
 }
 _OBSCURE = {tirx.RShift, tirx.BitwiseAnd, tirx.BitwiseXor, tirx.BitwiseOr}
 # libm functions float operators need; integer models call none.
-_MATH = {
+MATH = {
     "exp": "expf",
     "tanh": "tanhf",
     "sqrt": "sqrtf",
@@ -90,11 +90,16 @@ def used_instructions(kernels: dict[str, LoweredKernel]) -> list[str]:
 
 def uses_math(source: str) -> bool:
     """Whether C source calls libm."""
-    return any(f"{name.split()[-1]}(" in source for name in _MATH.values())
+    return any(f"{name.split()[-1]}(" in source for name in MATH.values())
 
 
-def instruction_source(name: str) -> str:
-    """The inline C function of an instruction, with its portable fallback."""
+def instruction_source(name: str, exported: str = "") -> str:
+    """The C function of an instruction, with its portable fallback.
+
+    Args:
+        name: the instruction.
+        exported: make it an external function of this name, for an object file to call.
+    """
     entry = INSTRUCTIONS[name]
 
     def declaration(param: str, dtype: str) -> str:
@@ -110,9 +115,14 @@ def instruction_source(name: str) -> str:
             return "\n".join(f"    {line}" for line in text.strip().splitlines())
         return f"    return {text.strip()};"
 
-    linkage = "static __attribute__((noinline))" if entry.shared else "static inline"
+    function = f"{exported or C_PREFIX + name}({params})"
+    if exported:
+        head = f"{c_type(entry.result)} {function};\n{c_type(entry.result)} {function}"
+    else:
+        linkage = "static __attribute__((noinline))" if entry.shared else "static inline"
+        head = f"{linkage} {c_type(entry.result)} {function}"
     return (
-        f"{linkage} {c_type(entry.result)} {C_PREFIX}{name}({params}) {{\n"
+        f"{head} {{\n"
         f"#if defined({feature})\n{body(entry.c)}\n#else\n{body(entry.portable)}\n#endif\n}}\n"
     )
 
@@ -172,8 +182,8 @@ class _Function:
                 extent = "" if size == 1 else f"[{size}]"
                 yield f"{pad}{c_type(str(stmt.buffer.dtype))} {name}{extent};"
             case tirx.Bind():
-                value = self._expr(stmt.value, 0)
-                yield f"{pad}const {c_type(_dtype(stmt.value))} {self._declare(stmt.var)} = {value};"
+                value, dtype = self._expr(stmt.value, 0), c_type(_dtype(stmt.value))
+                yield f"{pad}const {dtype} {self._declare(stmt.var)} = {value};"
             case tirx.BufferStore():
                 target = self._element(stmt.buffer, stmt.indices)
                 value = stmt.value
@@ -324,7 +334,7 @@ class _Function:
             return f"&{self._element(load.source, load.indices)}", _UNARY
         if name == "tirx.likely":
             return self._render(call.args[0])
-        function = _MATH.get(name.removeprefix("tirx."))
+        function = MATH.get(name.removeprefix("tirx."))
         if function is not None and _dtype(call) == "float32":
             args = ", ".join(self._expr(arg, 0) for arg in call.args)
             text = f"{function}({args})"

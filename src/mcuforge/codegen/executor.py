@@ -139,7 +139,10 @@ def run_source(
     """
     symbol = prefix(name)
     bodies = [c.kernel_source(f"{symbol}_{k}", kernel) for k, kernel in kernels.items()]
-    instructions = c.used_instructions(kernels) if inline_kernels else []
+    instructions = c.used_instructions(kernels)
+    if not inline_kernels:
+        # The object calls these; the others are in it.
+        instructions = [i for i in instructions if c.INSTRUCTIONS[i].llvm is None]
     used = [c.INSTRUCTIONS[i] for i in instructions]
     headers = {entry.header: entry.feature for entry in used if entry.header}
     text = "\n".join(bodies)
@@ -186,6 +189,7 @@ def run_source(
         lines += [c.instruction_source(i) for i in instructions]
         lines.append(text)
     else:
+        lines += [c.instruction_source(i, f"{symbol}_{i}") for i in instructions]
         lines += [c.kernel_prototype(f"{symbol}_{k}", kernel) for k, kernel in kernels.items()]
     lines += [
         f"int32_t {symbol}_run(struct {symbol}_inputs *inputs, struct {symbol}_outputs *outputs) {{"
