@@ -5,6 +5,7 @@ from tvm import relax
 
 from mcuforge.passes.dead_channels import RemoveDeadChannels
 from mcuforge.passes.fold_zero_points import FoldZeroPoints
+from mcuforge.passes.fuse_pad import FusePad
 from mcuforge.passes.restore_integers import RestoreIntegers
 from mcuforge.passes.select_kernels import select_kernels
 from mcuforge.passes.views import ViewReshapes
@@ -28,6 +29,7 @@ def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
     """
     passes = [
         RestoreIntegers(),
+        FusePad(),
         RemoveDeadChannels(),
         FoldZeroPoints(),
         ViewReshapes(),

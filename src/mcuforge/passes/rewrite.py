@@ -57,9 +57,14 @@ def rewrite_main(
         with builder.dataflow():
             for binding in bindings(mod):
                 value = rewrite(builder, substitute(binding.value), lookup)
-                var = value if isinstance(value, relax.Var) else builder.emit(value)
+                if not isinstance(binding.var, relax.DataflowVar):
+                    var = builder.emit_output(value, binding.var.name)
+                elif isinstance(value, relax.Var):
+                    var = value
+                else:
+                    var = builder.emit(value, binding.var.name)
                 renamed[binding.var] = var
-                values[var] = lookup(value) if isinstance(value, relax.Var) else value
-            result = builder.emit_output(substitute(old.body.body))
-        builder.emit_func_output(result)
+                if var is not value:
+                    values[var] = value
+        builder.emit_func_output(substitute(old.body.body))
     return relax.transform.DeadCodeElimination(["main"])(builder.finalize())
