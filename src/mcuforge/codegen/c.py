@@ -51,6 +51,11 @@ _EXTERN_CALLS = ("tirx.call_extern", "tirx.call_pure_extern")
 # ACLE macros that tell C code a feature is there.
 FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "mve": "__ARM_FEATURE_MVE"}
 
+# Vector types that a feature's header defines, in the order of their definition.
+_VECTOR_TYPES = {
+    "mve": ("int8x16", "int16x8", "int32x4", "uint8x16", "uint16x8", "uint32x4"),
+}
+
 MIN_MAX = """\
 #define MCUFORGE_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MCUFORGE_MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -91,6 +96,15 @@ def used_instructions(kernels: dict[str, LoweredKernel]) -> list[str]:
 def uses_math(source: str) -> bool:
     """Whether C source calls libm."""
     return any(f"{name.split()[-1]}(" in source for name in MATH.values())
+
+
+def portable_types(feature: str) -> list[str]:
+    """C lines that define a feature's vector types where its header is not there."""
+    types = _VECTOR_TYPES.get(feature, ())
+    return ["#else"] * bool(types) + [
+        f"typedef {c_type(name.split('x')[0])} {c_type(name)} __attribute__((vector_size(16)));"
+        for name in types
+    ]
 
 
 def instruction_source(name: str, exported: str = "") -> str:
