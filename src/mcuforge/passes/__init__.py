@@ -1,7 +1,7 @@
 """The optimization pipeline: what happens to a model between import and code generation."""
 
 import tvm
-from tvm import relax
+from tvm import relax, te, tirx
 
 from mcuforge.passes.dead_channels import RemoveDeadChannels
 from mcuforge.passes.fold_zero_points import FoldZeroPoints
@@ -35,6 +35,22 @@ def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
         ViewReshapes(),
     ]
     passes += [select_kernels(level, target.features) for level in range(MAX_OPT_LEVEL, -1, -1)]
-    passes += [relax.transform.LegalizeOps(), relax.transform.FoldConstant()]
+    passes += [
+        relax.transform.LegalizeOps({"relax.sigmoid": _legalize_sigmoid}),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+    ]
     with tvm.transform.PassContext(opt_level=opt_level):
         return tvm.transform.Sequential(passes)(mod)
+
+
+def _legalize_sigmoid(builder: relax.BlockBuilder, call: relax.Call) -> relax.Call:
+    """TIR's sigmoid is an intrinsic that neither C nor an embedded libm has."""
+
+    def sigmoid(x: te.Tensor) -> te.Tensor:
+        one = tirx.const(1, x.dtype)
+        return te.compute(x.shape, lambda *i: one / (one + tirx.exp(-x(*i))), name="sigmoid")
+
+    return builder.call_te(sigmoid, call.args[0])
