@@ -1,0 +1,162 @@
+"""A QEMU machine with its UART on a pseudo-terminal; it never outlives who started it."""
+
+import contextlib
+import ctypes
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from mcuforge.errors import BoardError, ToolError
+
+PROGRAM = "qemu-system-arm"
+# Virtual time: one instruction is one nanosecond, whatever the host does.
+ICOUNT = "shift=0,align=off,sleep=off"
+INSTRUCTIONS_PER_SECOND = 1_000_000_000
+_START_TIMEOUT_S = 30.0
+_MAX_MESSAGE = 1 << 16
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with(parent: int) -> None:
+    """Runs in the child: the kernel kills it when the thread that started it is gone."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the call above
+        os._exit(1)
+
+
+def version() -> str:
+    """QEMU's version, as in ``7.2.22``; ToolError if it is missing."""
+    done = subprocess.run(
+        [_program(), "--version"], capture_output=True, text=True, timeout=60, check=False
+    )
+    match = re.search(r"version (\d+\.\d+\.\d+)", done.stdout)
+    if not match:
+        raise ToolError(f"{PROGRAM} --version says nothing useful: {done.stderr.strip()[:200]}")
+    return match[1]
+
+
+def _program() -> str:
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise ToolError(f"{PROGRAM} not found", "install the Debian package qemu-system-arm")
+    return path
+
+
+class Qemu:
+    """One running machine.
+
+    It is created before its devices are (``-preconfig``): the port can be opened before the
+    firmware says its first word, and nothing of that is lost. Must be used and closed by the thread
+    that created it, whose end is QEMU's end.
+
+    Attributes:
+        port: the pseudo-terminal of the UART, for ``serial.Serial``.
+    """
+
+    def __init__(self, machine: str, elf: Path) -> None:
+        command = [_program(), "-M", machine, "-nodefaults", "-display", "none"]
+        command += ["-kernel", os.fspath(elf), "-icount", ICOUNT, "-preconfig"]
+        command += ["-chardev", "pty,id=uart0", "-serial", "chardev:uart0"]
+        command += [
+            "-chardev",
+            "stdio,id=monitor,signal=off",
+            "-mon",
+            "chardev=monitor,mode=control",
+        ]
+        parent = os.getpid()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: _die_with(parent),
+        )
+        self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+        try:
+            self._wait("QMP")
+            self._execute("qmp_capabilities")
+            devices = self._execute("query-chardev")
+            self.port = next(
+                d["filename"].removeprefix("pty:") for d in devices if d["label"] == "uart0"
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Let the machine run; to be called once the port is open."""
+        self._execute("x-exit-preconfig")
+
+    def reset(self) -> None:
+        """Press the machine's reset button."""
+        self._execute("system_reset")
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the machine still runs."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the machine. Idempotent."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+        if self._process.stdin:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        with stream:
+            while line := stream.readline(_MAX_MESSAGE):
+                with contextlib.suppress(ValueError):  # it also says where the terminal is
+                    self._messages.put(json.loads(line))
+        self._messages.put(None)
+
+    def _wait(self, key: str) -> Any:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                message = self._messages.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise BoardError(
+                    f"QEMU did not answer its monitor within {_START_TIMEOUT_S:.0f} s"
+                ) from None
+            if message is None:
+                self._process.wait()
+                raise BoardError(f"QEMU ended with exit code {self._process.returncode}")
+            if "error" in message:
+                raise BoardError(f"QEMU refused: {message['error'].get('desc', message['error'])}")
+            if key in message:
+                return message[key]
+
+    def _execute(self, command: str) -> Any:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"execute": command}).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise BoardError("QEMU ended unexpectedly") from error
+        return self._wait("return")

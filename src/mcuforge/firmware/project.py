@@ -1,0 +1,196 @@
+"""Generates the CMake project of one firmware: device sources, the model, and what ties them."""
+
+import hashlib
+import math
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from mcuforge import mlf
+from mcuforge.boards import Board
+from mcuforge.errors import ConfigError, ModelError
+from mcuforge.firmware.toolchains import Toolchain
+
+DEVICE = Path(__file__).parents[3] / "device"
+TEMPLATES = Path(__file__).parent / "templates"
+BENCHMARKS = ("kws01", "vww01", "ic01", "ad01", "sww01")
+# MLPerf Tiny's data sets hold images as uint8 pixels, and ad01's features as float32.
+_IMAGE_BENCHMARKS = ("vww01", "ic01")
+_CTYPES = {
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "int16": "int16_t",
+    "int32": "int32_t",
+    "float32": "float",
+}
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9 ._+-]{1,40}")
+# What lengths become for a firmware that does not fit its board: it is linked to know by how much.
+_ENLARGED = 0x10000000
+
+
+@dataclass(frozen=True)
+class Project:
+    """A generated project: where it is, and the hash of all that went into it."""
+
+    directory: Path
+    build_id: str
+    info: dict[str, Any]
+    model: str
+
+
+def sources() -> list[Path]:
+    """Every file besides the MLF that firmware is made from."""
+    return sorted(p for root in (DEVICE, TEMPLATES) for p in root.rglob("*") if p.is_file())
+
+
+def generate(
+    archive_path: Path,
+    board: Board,
+    toolchain: Toolchain,
+    directory: Path,
+    *,
+    benchmark: str = "",
+    vendor: str = "mcuforge",
+    baud: int = 115200,
+) -> Project:
+    """Write the project into the empty `directory`.
+
+    Args:
+        archive_path: the MLF tar.
+        benchmark: the MLPerf Tiny model the firmware reports, which also says how data set bytes
+            become inputs; empty for none.
+        vendor: reported by the command `name`.
+
+    Raises ConfigError for a name that cannot stand in C source, ModelError for a bad archive.
+    """
+    archive = mlf.read(archive_path)
+    info, model = archive.info, archive.name
+    for text in (info["entry"], model, *(t["c_name"] for t in info["inputs"] + info["outputs"])):
+        if not _IDENTIFIER.fullmatch(text):
+            raise ModelError(f"{archive_path}: '{text}' is not a C identifier")
+    for text in (vendor, benchmark or model):
+        if not _PLAIN_TEXT.fullmatch(text):
+            raise ConfigError(
+                f"'{text}' cannot be reported by firmware", "letters, digits and ' ._+-', up to 40"
+            )
+
+    archive.extract(directory / "model")
+    shutil.copytree(DEVICE, directory / "device", ignore=shutil.ignore_patterns(".*"))
+    inputs, outputs = _tensors(info["inputs"], "input"), _tensors(info["outputs"], "output")
+    values = {
+        "board": board,
+        "model": model,
+        "info": info,
+        "toolchain": toolchain.version,
+        "inputs": inputs,
+        "outputs": outputs,
+        "benchmark": benchmark or model,
+        "vendor": vendor,
+        "dataset": _dataset(benchmark, inputs),
+        "baud": baud,
+        "lengths": {memory.name: memory.size for memory in board.memories},
+        "compiler": toolchain.compiler,
+        "archiver": toolchain.archiver,
+        "ranlib": toolchain.ranlib,
+        "flags": toolchain.flags,
+        "link_flags": toolchain.link_flags,
+        "libraries": toolchain.libraries,
+        "model_sources": _relative(directory, "model/codegen/host/src", "*.c")
+        + _relative(directory, "model/codegen/host/lib", "*.o"),
+        "harness_sources": [
+            *_relative(directory, "device/runtime", "*.c"),
+            *_relative(directory, "device/mlperftiny", "*.c"),
+            *_relative(directory, f"device/{board.platform}", "*.c"),
+            "generated/model_glue.c",
+        ],
+    }
+    # The build id stands for everything the firmware is made from. It is part of one file, whose
+    # share of the hash is therefore that file without it.
+    digest = hashlib.sha256(archive_path.read_bytes())
+    for path in sorted(p for p in (directory / "device").rglob("*") if p.is_file()):
+        digest.update(path.relative_to(directory).as_posix().encode() + b"\0" + path.read_bytes())
+    rendered = _render({**values, "build_id": ""})
+    for name in sorted(rendered):
+        digest.update(name.encode() + b"\0" + rendered[name].encode())
+    digest.update(toolchain.version.encode())
+    build_id = digest.hexdigest()[:16]
+
+    for name, text in _render({**values, "build_id": build_id}).items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text(text)
+    return Project(directory, build_id, info, model)
+
+
+def enlarge(project: Project, board: Board) -> None:
+    """Rewrite the memory map as if every memory were large enough."""
+    lengths = dict.fromkeys((memory.name for memory in board.memories), _ENLARGED)
+    text = _environment().get_template("memory.ld.j2").render(board=board, lengths=lengths)
+    (project.directory / "generated" / "memory.ld").write_text(text)
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def _render(values: dict[str, Any]) -> dict[str, str]:
+    environment = _environment()
+    files = {
+        "CMakeLists.txt": "CMakeLists.txt.j2",
+        "toolchain.cmake": "toolchain.cmake.j2",
+        "generated/memory.ld": "memory.ld.j2",
+        "generated/board.h": "board.h.j2",
+        "generated/model_glue.h": "model_glue.h.j2",
+        "generated/model_glue.c": "model_glue.c.j2",
+    }
+    return {name: environment.get_template(file).render(values) for name, file in files.items()}
+
+
+def _relative(directory: Path, under: str, pattern: str) -> list[str]:
+    return sorted(p.relative_to(directory).as_posix() for p in (directory / under).rglob(pattern))
+
+
+def _tensors(tensors: list[dict[str, Any]], prefix: str) -> list[dict[str, Any]]:
+    """The tensors with what the glue's template needs: C type, variable, exact scale."""
+    described = []
+    for index, tensor in enumerate(tensors):
+        dtype = tensor["dtype"]
+        if dtype not in _CTYPES:
+            raise ModelError(
+                f"{prefix} '{tensor['name']}' has the type {dtype}",
+                f"firmware supports {', '.join(_CTYPES)}",
+            )
+        scale = float(np.float32(tensor.get("scale") or 1.0))
+        if not math.isfinite(scale):
+            raise ModelError(f"{prefix} '{tensor['name']}' has the scale {scale}")
+        described.append(
+            {
+                "c_name": tensor["c_name"],
+                "variable": f"{prefix}_{index}",
+                "dtype": dtype,
+                "ctype": _CTYPES[dtype],
+                "bytes": int(tensor["bytes"]),
+                "elements": int(tensor["bytes"]) // np.dtype(dtype).itemsize,
+                "scale": f"{scale.hex()}f",
+                "zero_point": int(tensor.get("zero_point") or 0),
+            }
+        )
+    return described
+
+
+def _dataset(benchmark: str, inputs: list[dict[str, Any]]) -> str:
+    if benchmark in _IMAGE_BENCHMARKS and [t["dtype"] for t in inputs] == ["int8"]:
+        return "IMAGE"
+    if benchmark == "ad01" and [t["dtype"] for t in inputs] in (["int8"], ["float32"]):
+        return "FEATURES"
+    return "RAW"
