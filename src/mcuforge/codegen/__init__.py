@@ -6,7 +6,7 @@ import tvm
 
 from mcuforge.codegen import executor
 from mcuforge.codegen.lower import lower_kernels
-from mcuforge.codegen.memory import MemoryPlan, plan_memory
+from mcuforge.codegen.memory import MemoryPlan, plan_memory, reorder
 from mcuforge.codegen.program import Program, extract
 from mcuforge.models.describe import Description
 from mcuforge.target import Target
@@ -32,7 +32,11 @@ class Generated:
 
 
 def generate(
-    mod: tvm.IRModule, description: Description, target: Target, share_memory: bool
+    mod: tvm.IRModule,
+    description: Description,
+    target: Target,
+    share_memory: bool,
+    io_in_workspace: bool = False,
 ) -> Generated:
     """Generate code for a module ``passes.optimize`` returned.
 
@@ -40,21 +44,23 @@ def generate(
         mod: the module.
         description: names, shapes and quantization of the model's inputs and outputs.
         target: decides between C and an object file.
-        share_memory: let tensors share the workspace (see ``memory.plan_memory``).
+        share_memory: order steps for little memory, and let tensors share it (see
+            ``memory.plan_memory``).
+        io_in_workspace: place the model's inputs and outputs in the workspace.
     """
     kernels = lower_kernels(mod)
     program = extract(mod, kernels)
-    plan = plan_memory(program, share_memory)
+    if share_memory:
+        program = reorder(program, io_in_workspace)
+    plan = plan_memory(program, share_memory, io_in_workspace)
     name = description.name
     inputs, outputs = executor.ports(description.inputs), executor.ports(description.outputs)
     symbol = executor.prefix(name)
     used = {step.kernel for step in program.steps}
-    overlapping = {step.kernel for step in program.steps if plan.overlaps(step)}
-    kernels = {
-        kernel: lowered.may_alias() if kernel in overlapping else lowered
-        for kernel, lowered in kernels.items()
-        if kernel in used
-    }
+    kernels = {kernel: lowered for kernel, lowered in kernels.items() if kernel in used}
+    for step in program.steps:
+        if step.kernel:
+            kernels[step.kernel] = kernels[step.kernel].may_alias(plan.overlapping(step))
     objects = {}
     if target.codegen == "llvm":
         from mcuforge.codegen.llvm import kernels_object

@@ -162,10 +162,10 @@ class _Function:
 
     def _signature(self) -> str:
         func = self._kernel.func
-        restrict = "restrict " if bool(func.attrs.get("tirx.noalias", False)) else ""
         written = _written(func)
         params = []
-        for param in func.params:
+        for position, param in enumerate(func.params):
+            restrict = "" if position in self._kernel.aliased else "restrict "
             qualifier = "" if param in written else "const "
             dtype = str(param.ty.element_type.dtype)
             params.append(f"{qualifier}{c_type(dtype)} *{restrict}{self._declare(param)}")

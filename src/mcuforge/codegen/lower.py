@@ -1,6 +1,6 @@
 """From kernels as written to the flat TIR that C and LLVM code is generated from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 import tvm_ffi
@@ -14,14 +14,23 @@ class LoweredKernel:
     Attributes:
         func: PrimFunc whose parameters are pointers: operands, result, then scratch buffers.
         scratch: shape and dtype of each buffer it needs from the workspace.
+        aliased: positions of the parameters that may overlap one another; what all others point to
+            is reached through no other parameter.
     """
 
     func: tirx.PrimFunc
     scratch: tuple[tuple[tuple[int, ...], str], ...]
+    aliased: frozenset[int] = frozenset()
 
-    def may_alias(self) -> "LoweredKernel":
-        """The same kernel, correct also when its result lies over an operand."""
-        return LoweredKernel(self.func.with_attr("tirx.noalias", False), self.scratch)
+    def may_alias(self, positions: frozenset[int]) -> "LoweredKernel":
+        """The same kernel, correct also when the parameters at these positions overlap."""
+        if not positions:
+            return self
+        return replace(
+            self,
+            func=self.func.with_attr("tirx.noalias", False),
+            aliased=self.aliased | positions,
+        )
 
 
 def lower_kernels(mod: tvm.IRModule) -> dict[str, LoweredKernel]:

@@ -1,136 +1,449 @@
-"""One static workspace: where each temporary tensor lives.
+"""One static workspace: in which order steps run, and where each tensor lives meanwhile.
 
-Offsets come from the tensors' live ranges. Packing them optimally is dynamic storage allocation,
-which is NP-hard; largest-first placement at the lowest free offset (as in TFLite's
-GreedyMemoryPlanner and Pisarchyk & Lee, "Efficient Memory Management for Deep Neural Net Inference",
-2020) reaches the lower bound on most networks. The plan reports both numbers.
+Steps are ordered so that the largest set of simultaneously live tensors is as small as the graph
+allows. Placing tensors is then dynamic storage allocation, which is NP-hard; networks are small
+enough to search it nearly always to the end. Greedy placements (largest first, as in TFLite's
+GreedyMemoryPlanner and Pisarchyk & Lee, "Efficient Memory Management for Deep Neural Net
+Inference", 2020, and by time) start the search. A branch and bound over the disjunctive graph, as
+in job shop scheduling (Balas, 1969), improves on them or proves that nothing can: of two tensors
+with overlapping lives one lies below the other, and which one is what the branches decide.
+
+A result may lie over an operand that dies in its step, if it starts far enough below it
+(``registry.Kernel.inplace``). In the graph this only shortens how far the operand must lie above
+the result: from the result's size to the kernel's distance.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from mcuforge.codegen.program import Program, Step, Tensor
 
 ALIGNMENT = 16
 
+# Bounds of the searches; the plan is as good as what was found until then.
+_MAX_ORDER_STATES = 20_000
+_MAX_PLACEMENT_NODES = 2_000
+_MAX_RETRY_NODES = 100
+
+_NO_CONFLICT = -1
+_UNRELATED = np.iinfo(np.int64).min // 4
+_UNLIMITED = np.iinfo(np.int64).max
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Byte offsets of the temporaries in the workspace.
+    """Byte offsets in the workspace.
 
     Attributes:
         offsets: by tensor name.
         bytes: size of the workspace.
-        lower_bound: largest sum of simultaneously live tensors, which no plan can beat.
+        lower_bound: the most bytes that are live at any time, results over dying operands counted
+            once; no plan for this order of steps needs less.
     """
 
     offsets: dict[str, int]
     bytes: int
     lower_bound: int
 
-    def overlaps(self, step: Step) -> bool:
-        """Whether the result of a step shares memory with one of its operands."""
-        *operands, result = (
-            (self.offsets[t.name], self.offsets[t.name] + t.bytes)
-            if t.name in self.offsets
-            else None
-            for t in step.args
+    def overlapping(self, step: Step) -> frozenset[int]:
+        """Positions of the arguments of a step that share memory, its result among them."""
+        result = self._extent(step.result)
+        shared = frozenset(
+            position
+            for position, tensor in enumerate(step.args[:-1])
+            if (extent := self._extent(tensor)) and result
+            if extent[0] < result[1] and result[0] < extent[1]
         )
-        return result is not None and any(
-            o is not None and o[0] < result[1] and result[0] < o[1] for o in operands
-        )
+        return shared | {len(step.args) - 1} if shared else shared
+
+    def _extent(self, tensor: Tensor) -> tuple[int, int] | None:
+        if tensor.name not in self.offsets:
+            return None
+        return self.offsets[tensor.name], self.offsets[tensor.name] + tensor.bytes
 
 
-@dataclass
-class _Block:
-    """Tensors that share one place, and when it is taken (first to last step, inclusive)."""
+@dataclass(frozen=True)
+class Block:
+    """Memory a tensor takes.
 
-    names: list[str]
-    size: int
+    Attributes:
+        name: the tensor's.
+        bytes: its size.
+        first, last: when it is live, inclusive.
+    """
+
+    name: str
+    bytes: int
     first: int
     last: int
 
 
-def plan_memory(program: Program, share: bool) -> MemoryPlan:
-    """Place the temporaries of a program.
+# For (result, operand) that may overlap: how many bytes below the operand the result must start.
+Overlaps = Mapping[tuple[str, str], int]
+
+
+def reorder(program: Program, io_in_workspace: bool = False) -> Program:
+    """The program with its steps in an order that needs the least live memory.
+
+    Searches all orders that the dependencies allow, by dynamic programming over the sets of steps
+    that can have run. The model's order is kept where nothing is better, or where the graph is so
+    wide that the sets are too many.
+
+    Args:
+        program: steps in the model's order.
+        io_in_workspace: whether inputs and outputs are part of that memory.
+    """
+    steps = program.steps
+    graph = _Graph(program, io_in_workspace)
+    executed, live, limit = 0, graph.entry_bytes, 0
+    for index in range(len(steps)):
+        during, live = graph.run(index, executed, live)
+        limit = max(limit, during)
+        executed |= 1 << index
+    # By set of executed steps, all of one size: peak so far, bytes live now, the order.
+    states = {0: (0, graph.entry_bytes, ())}
+    visited = 0
+    for _ in steps:
+        following: dict[int, tuple[int, int, tuple[int, ...]]] = {}
+        for executed, (peak, live, order) in states.items():
+            for index in graph.ready(executed):
+                during, left = graph.run(index, executed, live)
+                state = (max(peak, during), left, (*order, index))
+                mask = executed | 1 << index
+                if state[0] < limit and (mask not in following or state < following[mask]):
+                    following[mask] = state
+        states = following
+        visited += len(states)
+        if visited > _MAX_ORDER_STATES or not states:
+            return program
+    ((_, _, order),) = states.values()
+    return replace(program, steps=tuple(steps[index] for index in order))
+
+
+def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) -> MemoryPlan:
+    """Place tensors in the workspace.
 
     Args:
         program: the steps in execution order.
         share: let tensors with disjoint lives share memory and results overwrite their dying
             operands; otherwise every tensor has a place of its own.
+        io_in_workspace: place inputs and outputs as well. All inputs are live when the program
+            starts and may be overwritten after their last use, all outputs when it ends.
     """
+    blocks, overlaps = lives(program, io_in_workspace)
     if not share:
-        blocks = [_Block([t.name], _aligned(t.bytes), 0, 0) for t in _temporaries(program)]
-    else:
-        blocks = _live_blocks(program)
-    return _pack(blocks)
+        end = len(program.steps) + 1
+        blocks, overlaps = [replace(block, first=0, last=end) for block in blocks], {}
+    bound = lower_bound(blocks, overlaps)
+    offsets = place(blocks, overlaps)
+    size = max((offsets[block.name] + block.bytes for block in blocks), default=0)
+    # A kernel whose result overlaps nothing is faster C (``restrict``): overlap only where it
+    # saves memory, the most expensive kernels last.
+    macs = {step.result.name: step.macs for step in program.steps}
+    for pair in sorted(overlaps, key=lambda pair: (-macs[pair[0]], pair)):
+        fewer = {other: distance for other, distance in overlaps.items() if other != pair}
+        if is_valid(blocks, fewer, offsets):
+            overlaps = fewer
+        elif lower_bound(blocks, fewer) <= size:
+            found = place(blocks, fewer, limit=size, nodes=_MAX_RETRY_NODES)
+            if found is not None:
+                offsets, overlaps = found, fewer
+    return MemoryPlan({name: offsets[name] for name in sorted(offsets)}, size, bound)
 
 
-def _temporaries(program: Program) -> list[Tensor]:
-    seen: dict[str, Tensor] = {}
-    for step in program.steps:
+def is_valid(blocks: Sequence[Block], overlaps: Overlaps, offsets: Mapping[str, int]) -> bool:
+    """Whether no two blocks that are live at the same time overlap more than they may."""
+    gaps = _gaps(blocks, overlaps)
+    start = np.array([offsets[block.name] for block in blocks], np.int64)
+    above = start - start[:, None] >= gaps
+    return bool(((gaps == _NO_CONFLICT) | above | above.T).all())
+
+
+def lives(
+    program: Program, io_in_workspace: bool
+) -> tuple[list[Block], dict[tuple[str, str], int]]:
+    """When each tensor of the workspace is live, and which may overlap.
+
+    Time 0 is when the program is entered; step i runs at time i + 1; then it is left.
+    """
+    graph = _Graph(program, io_in_workspace)
+    end = len(program.steps) + 1
+    first = {tensor.name: 0 for tensor in program.inputs}
+    last = dict(first)
+    for time, step in enumerate(program.steps, 1):
         for tensor in (*step.args, *step.scratch):
-            if tensor.kind == "temporary":
-                seen.setdefault(tensor.name, tensor)
-    return list(seen.values())
+            first.setdefault(tensor.name, time)
+            last[tensor.name] = time
+    last.update({tensor.name: end for tensor in program.outputs})
+    blocks = [
+        Block(name, tensor.bytes, first[name], last[name]) for name, tensor in graph.tensors.items()
+    ]
+    overlaps = {
+        (step.result.name, operand): distance
+        for time, step in enumerate(program.steps, 1)
+        for operand, distance in graph.distances[time - 1].items()
+        if last[operand] == time and distance < step.result.bytes
+    }
+    return blocks, overlaps
 
 
-def _live_blocks(program: Program) -> list[_Block]:
-    """Live ranges, results placed over operands that die in their step where the kernel allows."""
-    last_use: dict[str, int] = {}
-    for index, step in enumerate(program.steps):
-        for tensor in (*step.args, *step.scratch):
-            last_use[tensor.name] = index
-    blocks: dict[str, _Block] = {}
-    for index, step in enumerate(program.steps):
-        shared = None
-        for position, allowed in sorted(step.inplace.items()):
-            source = step.args[position]
-            if (
-                allowed == 0
-                and source.kind == step.result.kind == "temporary"
-                and last_use[source.name] == index
-                and source.bytes >= step.result.bytes
-            ):
-                shared = blocks[source.name]
-                break
-        for tensor in (*step.args, *step.scratch):
-            if tensor.kind != "temporary" or tensor.name in blocks:
-                continue
-            if tensor is step.result and shared is not None:
-                shared.names.append(tensor.name)
-                shared.last = last_use[tensor.name]
-                blocks[tensor.name] = shared
-            else:
-                blocks[tensor.name] = _Block(
-                    [tensor.name], _aligned(tensor.bytes), index, last_use[tensor.name]
-                )
-    return list({id(block): block for block in blocks.values()}.values())
+def lower_bound(blocks: Sequence[Block], overlaps: Overlaps) -> int:
+    """Bytes no placement can do without: the largest need of any one time.
+
+    All but the topmost tensor take their size rounded up to the alignment, and a result over its
+    dying operand takes what it covers only once.
+    """
+    operands: dict[str, list[tuple[Block, int]]] = {}
+    by_name = {block.name: block for block in blocks}
+    for (result, operand), distance in overlaps.items():
+        operands.setdefault(result, []).append((by_name[operand], distance))
+    bound = 0
+    for time in {block.first for block in blocks}:
+        live = [block for block in blocks if block.first <= time <= block.last]
+        need = sum(_aligned(block.bytes) for block in live)
+        for block in live:
+            dying = [(o.bytes, d) for o, d in operands.get(block.name, ()) if o.last == time]
+            need -= _saving(block.bytes, dying)
+        bound = max(bound, need - max(_aligned(block.bytes) - block.bytes for block in live))
+    return bound
 
 
-def _pack(blocks: list[_Block]) -> MemoryPlan:
-    offsets: dict[str, int] = {}
-    placed: list[tuple[int, _Block]] = []
-    for block in sorted(blocks, key=lambda b: (-b.size, b.first, b.names)):
-        neighbours = sorted(
-            (offset, offset + other.size)
-            for offset, other in placed
-            if other.first <= block.last and block.first <= other.last
+def place(
+    blocks: Sequence[Block],
+    overlaps: Overlaps,
+    limit: int | None = None,
+    nodes: int = _MAX_PLACEMENT_NODES,
+) -> dict[str, int] | None:
+    """Offsets by name that need as few bytes as the search finds.
+
+    Args:
+        blocks: what to place.
+        overlaps: which may overlap.
+        limit: take the first placement within so many bytes.
+        nodes: how many nodes of the search tree to visit at most.
+
+    Returns:
+        None if there is a limit and nothing within it was found.
+    """
+    if not blocks:
+        return {}
+    bound = lower_bound(blocks, overlaps)
+    target = bound if limit is None else max(limit, bound)
+    search = _Placement(blocks, _gaps(blocks, overlaps))
+    for order in _greedy_orders(blocks):
+        search.try_order(order)
+    search.improve(target, nodes)
+    if limit is not None and search.bytes > limit:
+        return None
+    return {block.name: int(offset) for block, offset in zip(blocks, search.offsets, strict=True)}
+
+
+class _Graph:
+    """What limits the order of steps, and how much memory an order needs."""
+
+    def __init__(self, program: Program, io_in_workspace: bool) -> None:
+        kinds = {"temporary", "input", "output"} if io_in_workspace else {"temporary"}
+        steps = program.steps
+        named = [*program.inputs, *program.outputs]
+        named += [tensor for step in steps for tensor in (*step.args, *step.scratch)]
+        self.tensors = {tensor.name: tensor for tensor in named if tensor.kind in kinds}
+        self.distances = [self._distances(step) for step in steps]
+        producer = {step.result.name: index for index, step in enumerate(steps)}
+        self._needs = [
+            sum({1 << producer[t.name] for t in step.args[:-1] if t.name in producer})
+            for step in steps
+        ]
+        self._users = dict.fromkeys(self.tensors, 0)
+        for index, step in enumerate(steps):
+            for name in {tensor.name for tensor in step.args[:-1]} & self.tensors.keys():
+                self._users[name] |= 1 << index
+        for tensor in program.outputs:
+            # Whoever called the program uses them after all steps.
+            self._users[tensor.name] = 1 << len(steps)
+        self._size = {name: _aligned(tensor.bytes) for name, tensor in self.tensors.items()}
+        self._steps = steps
+        self.entry_bytes = sum(
+            self._size[t.name] for t in program.inputs if self._users.get(t.name)
         )
-        position = 0
-        for start, end in neighbours:
-            if position + block.size <= start:
-                break
-            position = max(position, end)
-        placed.append((position, block))
-        offsets.update(dict.fromkeys(block.names, position))
-    steps = range(max((block.last for block in blocks), default=-1) + 1)
-    return MemoryPlan(
-        offsets={name: offsets[name] for name in sorted(offsets)},
-        bytes=max((offset + block.size for offset, block in placed), default=0),
-        lower_bound=max(
-            (sum(b.size for b in blocks if b.first <= step <= b.last) for step in steps), default=0
-        ),
-    )
+
+    def _distances(self, step: Step) -> dict[str, int]:
+        """By operand the result may overlap: at which distance."""
+        if step.result.name not in self.tensors:
+            return {}
+        positions: dict[str, list[int]] = {}
+        for position, tensor in enumerate(step.args[:-1]):
+            positions.setdefault(tensor.name, []).append(position)
+        return {
+            name: max(step.inplace[position] for position in used)
+            for name, used in positions.items()
+            if name in self.tensors and all(position in step.inplace for position in used)
+        }
+
+    def ready(self, executed: int) -> Iterable[int]:
+        """Steps that can run next."""
+        for index, needs in enumerate(self._needs):
+            if not executed >> index & 1 and needs & ~executed == 0:
+                yield index
+
+    def run(self, index: int, executed: int, live: int) -> tuple[int, int]:
+        """Bytes live during and after a step.
+
+        Args:
+            index: the step.
+            executed: set of the steps before it, as bits.
+            live: bytes live before it.
+        """
+        step, rest = self._steps[index], ~(executed | 1 << index)
+        result = step.result.name
+        dying = [
+            name
+            for name in dict.fromkeys(tensor.name for tensor in step.args[:-1])
+            if name in self.tensors and self._users[name] & rest == 0
+        ]
+        size = self._size.get(result, 0)
+        during = live + size + sum(self._size[tensor.name] for tensor in step.scratch)
+        distances = self.distances[index]
+        during -= _saving(size, [(self._size[n], distances[n]) for n in dying if n in distances])
+        after = live - sum(self._size[name] for name in dying)
+        return during, after + (size if self._users.get(result) else 0)
+
+
+class _Placement:
+    """The best placement found so far, and the searches for better ones.
+
+    ``gaps[i, j]`` is how far j must start above i if i lies below j, or ``_NO_CONFLICT``.
+    """
+
+    def __init__(self, blocks: Sequence[Block], gaps: np.ndarray) -> None:
+        self._sizes = np.array([block.bytes for block in blocks], np.int64)
+        self._gaps = gaps
+        self.offsets = np.zeros_like(self._sizes)
+        self.bytes = int(_UNLIMITED)
+
+    def try_order(self, order: Iterable[int]) -> None:
+        """Place each block as low as those before it allow."""
+        offsets = np.zeros_like(self._sizes)
+        placed: list[int] = []
+        for block in order:
+            # Where it would lie neither far enough below a placed block nor above it.
+            taken = sorted(
+                (
+                    offsets[other] - self._gaps[block, other],
+                    offsets[other] + self._gaps[other, block],
+                )
+                for other in placed
+                if self._gaps[block, other] != _NO_CONFLICT
+            )
+            for start, end in taken:
+                if offsets[block] <= start:
+                    break
+                offsets[block] = max(offsets[block], end)
+            placed.append(block)
+        self._keep(offsets)
+
+    def improve(self, target: int, nodes: int) -> None:
+        """Branch and bound, depth first, until a placement needs no more than ``target`` bytes."""
+        # below[i, j]: the gap where i is decided to lie below j. undecided: symmetric.
+        stack = [(np.full_like(self._gaps, _UNRELATED), self._gaps != _NO_CONFLICT)]
+        for _ in range(nodes):
+            if not stack or self.bytes <= target:
+                return
+            below, undecided = stack.pop()
+            extremes = self._decide(below, undecided)
+            if extremes is None:
+                continue
+            offsets, tails = extremes
+            self.try_order(np.argsort(offsets, kind="stable"))
+            too_low = offsets[:, None] + self._gaps > offsets
+            violated = undecided & too_low & too_low.T
+            if not violated.any():
+                self._keep(offsets)
+                continue
+            # The pair that hurts most whichever way it is decided.
+            cost = offsets[:, None] + self._gaps + tails
+            pair = np.where(violated, np.minimum(cost, cost.T), -1)
+            low, high = np.unravel_index(np.argmax(pair), pair.shape)
+            if cost[low, high] > cost[high, low]:
+                low, high = high, low
+            undecided[low, high] = undecided[high, low] = False
+            for i, j in ((high, low), (low, high)):
+                branch = below.copy()
+                branch[i, j] = self._gaps[i, j]
+                stack.append((branch, undecided.copy()))
+
+    def _decide(
+        self, below: np.ndarray, undecided: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Decide, in place, the pairs that have one way left to beat the best placement.
+
+        Returns:
+            The lowest offset of each block, and the least distance from there to the top; None if
+            nothing better is left.
+        """
+        limit = self.bytes - 1
+        offsets, tails = np.zeros_like(self._sizes), self._sizes
+        while True:
+            offsets = _longest_paths(offsets, below)
+            tails = _longest_paths(tails, below.T)
+            if offsets is None or tails is None or (offsets + tails).max() > limit:
+                return None
+            possible = undecided & (offsets[:, None] + self._gaps + tails <= limit)
+            if (undecided & ~possible & ~possible.T).any():
+                return None
+            forced = possible & ~possible.T
+            if not forced.any():
+                return offsets, tails
+            below[forced] = self._gaps[forced]
+            undecided &= ~(forced | forced.T)
+
+    def _keep(self, offsets: np.ndarray) -> None:
+        size = int((offsets + self._sizes).max(initial=0))
+        if size < self.bytes:
+            self.offsets, self.bytes = offsets, size
+
+
+def _longest_paths(distances: np.ndarray, arcs: np.ndarray) -> np.ndarray | None:
+    """Lengthen distances along arcs[i, j] from i to j; None if there is a cycle."""
+    for _ in range(len(distances) + 1):
+        longer = np.maximum(distances, (distances[:, None] + arcs).max(axis=0))
+        if (longer == distances).all():
+            return distances
+        distances = longer
+    return None
+
+
+def _greedy_orders(blocks: Sequence[Block]) -> list[list[int]]:
+    """Orders in which to place blocks, as tried first."""
+    indices = range(len(blocks))
+    return [
+        sorted(indices, key=lambda i: (-blocks[i].bytes, blocks[i].first)),
+        # Results below operands, as overlaps want them.
+        sorted(indices, key=lambda i: (-blocks[i].first, -blocks[i].bytes)),
+        sorted(indices, key=lambda i: (blocks[i].first, -blocks[i].bytes)),
+    ]
+
+
+def _gaps(blocks: Sequence[Block], overlaps: Overlaps) -> np.ndarray:
+    first, last = (np.array([getattr(b, end) for b in blocks]) for end in ("first", "last"))
+    sizes = np.array([_aligned(block.bytes) for block in blocks], np.int64)
+    conflicts = (first[:, None] <= last) & (first <= last[:, None])
+    np.fill_diagonal(conflicts, False)
+    gaps = np.where(conflicts, sizes[:, None], _NO_CONFLICT)
+    index = {block.name: i for i, block in enumerate(blocks)}
+    for (result, operand), distance in overlaps.items():
+        i, j = index[result], index[operand]
+        gaps[i, j] = min(_aligned(distance), gaps[i, j])
+    return gaps
+
+
+def _saving(result: int, operands: Sequence[tuple[int, int]]) -> int:
+    """At most how many bytes a result can share with operands, given their sizes and distances."""
+    if not operands:
+        return 0
+    shared = _aligned(result) - min(_aligned(distance) for _, distance in operands)
+    return max(0, min(shared, sum(_aligned(size) for size, _ in operands)))
 
 
 def _aligned(size: int) -> int:

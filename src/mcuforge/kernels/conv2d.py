@@ -4,7 +4,7 @@ import numpy as np
 from tvm import relax
 from tvm.script import tirx as T
 
-from mcuforge.kernels import arithmetic
+from mcuforge.kernels import arithmetic, inplace
 from mcuforge.kernels.qdq import Region
 from mcuforge.kernels.registry import Kernel, Operation, integer_op, kernel, restores
 from mcuforge.kernels.requantize import accumulator_bound, clamp, requantization, requantize
@@ -138,4 +138,9 @@ def _scalar(operation: Operation, weight: np.ndarray, groups: int) -> Kernel:
             y[b, oy, ox, o] = T.cast(clamp(result + y_zero, low, high), dtype)
 
     args = (0, weight, 2, exact.multiplier, exact.addend, exact.shift)
-    return Kernel(conv2d, args, macs=n * out_h * out_w * weight.size)
+    return Kernel(
+        conv2d,
+        args,
+        macs=n * out_h * out_w * weight.size,
+        inplace={0: inplace.by_element(operation, (kernel_h, kernel_w), groups)},
+    )

@@ -3,7 +3,7 @@
 from tvm import relax
 from tvm.script import tirx as T
 
-from mcuforge.kernels import arithmetic
+from mcuforge.kernels import arithmetic, inplace
 from mcuforge.kernels.qdq import Region
 from mcuforge.kernels.registry import Kernel, Operation, integer_op, kernel, restores
 from mcuforge.kernels.requantize import clamp
@@ -97,4 +97,8 @@ def _scalar(operation: Operation) -> Kernel:
                     largest = T.max(largest, T.cast(x[b, iy, ix, c], "int32"))
             y[b, oy, ox, c] = T.cast(clamp(largest, low, high), dtype)
 
-    return Kernel(average_pool2d if attrs["kind"] == "average" else max_pool2d, (0,))
+    return Kernel(
+        average_pool2d if attrs["kind"] == "average" else max_pool2d,
+        (0,),
+        inplace={0: inplace.by_element(operation, (pool_h, pool_w), channels)},
+    )

@@ -39,7 +39,7 @@ def _quantize(operation: Operation) -> Kernel:
             )
             y[i] = T.cast(clamp(rounded + zero_point, low, high), dtype)
 
-    return Kernel(quantize, (0,))
+    return Kernel(quantize, (0,), inplace={0: 0})
 
 
 @kernel("dequantize", opt_level=0)

@@ -104,7 +104,13 @@ class Kernel:
             constant it takes.
         macs: multiply-accumulates it executes.
         inplace: for an operand index, how many bytes below the operand's first byte the result
-            may start if both share memory (0: exactly the same place). Absent: never share.
+            must at least start if both share memory (0: the same place will do). Absent: never
+            share. The number follows from the order of the kernel's reads and writes: 0 for
+            elementwise kernels whose results are no wider than the operand, ``kernels.inplace``
+            computes it for sliding windows and in general. Kernels that pass over the operand
+            more than once after their first write (channel by channel over the whole image, say)
+            leave it out. Without ``restrict`` the compiler keeps the order of loads and stores as
+            written, so a kernel may load ahead at will, but never load later than it declares.
     """
 
     func: tirx.PrimFunc

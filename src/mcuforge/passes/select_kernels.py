@@ -37,7 +37,11 @@ def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
                 "tirx.noalias": True,
                 "mcuforge.op": operation.name,
                 "mcuforge.macs": kernel.macs,
-                "mcuforge.inplace": {str(k): v for k, v in kernel.inplace.items()},
+                "mcuforge.inplace": {
+                    str(position): kernel.inplace[arg]
+                    for position, arg in enumerate(kernel.args)
+                    if isinstance(arg, int) and arg in kernel.inplace
+                },
             }
         )
         args = [
