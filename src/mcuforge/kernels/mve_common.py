@@ -1,0 +1,276 @@
+"""What the Helium kernels share: writing them, and requantizing four lanes at a time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import ir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from mcuforge.kernels import arithmetic
+from mcuforge.kernels.isa import mve
+from mcuforge.kernels.registry import Operation
+
+LANES = 16
+"""int8 lanes of a vector."""
+
+
+class Function:
+    """Writes a PrimFunc statement by statement: kernels unrolled and specialized by Python loops."""
+
+    def __init__(self, name: str) -> None:
+        self._builder = IRBuilder()
+        self._builder.__enter__()
+        self._frame = T.prim_func(private=True)
+        self._frame.__enter__()
+        T.func_name(name)
+
+    def param(self, name: str, size: int, dtype: str = "int8") -> tirx.Var:
+        """A parameter: a flat buffer."""
+        return T.arg(name, T.buffer((size,), dtype))
+
+    def scratch(self, name: str, size: int, dtype: str = "int8") -> tirx.Var:
+        """A flat buffer in the workspace."""
+        return self._named(name, T.alloc_buffer((size,), dtype))
+
+    @contextmanager
+    def loop(self, name: str, extent: int) -> Iterator[ir.Expr]:
+        """A loop from 0 to extent; a single iteration is written without one."""
+        if extent == 1:
+            yield T.int32(0)
+            return
+        with T.serial(0, extent) as index:
+            yield self._named(name, index)
+
+    @contextmanager
+    def when(self, condition: ir.Expr) -> Iterator[None]:
+        with T.If(condition), T.Then():
+            yield
+
+    @contextmanager
+    def otherwise(self, condition: ir.Expr) -> Iterator[None]:
+        with T.If(tirx.Not(condition)), T.Then():
+            yield
+
+    def let(self, name: str, value: ir.Expr) -> ir.Expr:
+        """Names a value."""
+        return self._named(name, T.Bind(value))
+
+    def variable(self, name: str, value: ir.Expr) -> "Variable":
+        """A local scalar or vector that can be assigned."""
+        buffer = self._named(name, T.alloc_buffer((1,), str(value.ty.dtype), scope="local"))
+        T.buffer_store(buffer, value, [0])
+        return Variable(buffer)
+
+    def do(self, call: ir.Expr) -> None:
+        """A call for its effect."""
+        T.evaluate(call)
+
+    def done(self) -> tirx.PrimFunc:
+        """The finished function."""
+        self._frame.__exit__(None, None, None)
+        self._builder.__exit__(None, None, None)
+        return self._builder.get()
+
+    def _named(self, name: str, value):
+        IRBuilder.name(name, value)
+        return value
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A local of ``Function.variable``."""
+
+    buffer: tirx.Var
+
+    @property
+    def value(self) -> ir.Expr:
+        return self.buffer[0]
+
+    def set(self, value: ir.Expr) -> None:
+        T.buffer_store(self.buffer, value, [0])
+
+
+def address(buffer: tirx.Var, index: ir.Expr | int) -> ir.Expr:
+    """Pointer to an element."""
+    return T.address_of(buffer[index])
+
+
+def lesser(a: ir.Expr, b: int) -> ir.Expr:
+    return T.min(a, T.int32(b))
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """From four int32 accumulators to int8, for every channel.
+
+    y = saturate(rounding_shift(high(acc * multiplier) + correction, shift) + zero_point), where
+    high is VQRDMULH or, unless ``rounding``, VQDMULH, and the correction is -1 for negative
+    accumulators if ``negative``.
+
+    Attributes:
+        multiplier: (o,) int32.
+        shift: (o,) int32, at most 0: the right shift, negated.
+        rounding: which high multiply.
+        negative: whether negative accumulators are corrected.
+        zero_point: of the output.
+        low, high: clamping range of the output.
+    """
+
+    multiplier: np.ndarray
+    shift: np.ndarray
+    rounding: bool
+    negative: bool
+    zero_point: int
+    low: int
+    high: int
+
+    def vector(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
+        """Four bytes, each lowest in its lane; operands are vectors or scalars for all lanes."""
+        high = self._high(acc, multiplier)
+        if self.negative:
+            high = mve.vadd_s32(high, mve.vsign_s32(acc))
+        shifted = (mve.vrshl_s32 if _is_vector(shift) else mve.vrshl_n_s32)(high, shift)
+        return self.clamp(mve.vadd_n_s32(shifted, T.int32(self.zero_point)))
+
+    def clamp(self, value: ir.Expr) -> ir.Expr:
+        """Saturates to the output's range; see ``vqmovn_s32``."""
+        if self.low > -128:
+            value = mve.vmax_s32(value, mve.vdup_s32(T.int32(self.low)))
+        if self.high < 127:
+            value = mve.vmin_s32(value, mve.vdup_s32(T.int32(self.high)))
+        return mve.vqmovn_s32(value)
+
+    def _high(self, acc: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
+        if _is_vector(multiplier):
+            return (mve.vqrdmulh_s32 if self.rounding else mve.vqdmulh_s32)(acc, multiplier)
+        return (mve.vqrdmulh_n_s32 if self.rounding else mve.vqdmulh_n_s32)(acc, multiplier)
+
+
+def _is_vector(value: ir.Expr) -> bool:
+    return "x" in str(value.ty.dtype)
+
+
+def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requantization | None:
+    """Constants with which ``Requantization`` equals TFLite's, checked on all steps.
+
+    Gemmlowp's SaturatingRoundingDoublingHighMul is VQRDMULH: both are floor(ab / 2^31 + 1/2), since
+    truncating (ab + 1 - 2^30) / 2^31 for ab < 0 is that floor. RoundingDivideByPOT rounds halves
+    away from zero, VRSHL up: they differ on negative halves only, where the correction helps, and
+    not at all where negative values are clamped. Rounding once, floor(floor(v) / 2^e + 1/2) is
+    floor(v / 2^e + 1/2): VQDMULH then VRSHL. None of this is relied on: a requantization is monotone
+    with at most 255 steps, and the candidate must make every one of them where TFLite does.
+
+    Args:
+        operation: with ``rounding``, ``zero_point``, ``clamp_min``, ``clamp_max``.
+        scale: (o,) float64, real factor from accumulator to output.
+        bound: largest magnitude of an accumulator.
+
+    Returns:
+        The constants, or None where there are none.
+    """
+    attrs = operation.attrs
+    if bound > arithmetic.INT32_MAX or not np.all((scale > 0) & (scale < 1)):
+        return None
+    pairs = np.array([arithmetic.quantize_multiplier(s) for s in scale], np.int64)
+    mantissa, exponent = pairs[:, :1], pairs[:, 1:]
+    twice = attrs["rounding"] == "twice"
+
+    def rounded(acc: np.ndarray) -> np.ndarray:
+        if twice:
+            return arithmetic.multiply_by_quantized_multiplier(acc, mantissa, exponent)
+        return arithmetic.fully_connected_round(acc, scale[:, np.newaxis])
+
+    zero_point = attrs["zero_point"]
+    low, high = attrs["clamp_min"] - zero_point, attrs["clamp_max"] - zero_point
+    steps, first = _first_reached(rounded, len(scale), low, high, bound)
+    if exponent.max() > 0:
+        return None
+    for rounding in (twice, not twice):
+        for negative in (False, True):
+            if negative and exponent.max() == 0:
+                continue
+            multiplier = _exact_multiplier(
+                mantissa, lambda acc, m, r=rounding, n=negative: _evaluate(acc, m, exponent, r, n),
+                steps, first, bound,
+            )  # fmt: skip
+            if multiplier is not None:
+                return Requantization(
+                    multiplier[:, 0].astype(np.int32),
+                    exponent[:, 0].astype(np.int32),
+                    rounding,
+                    negative,
+                    zero_point,
+                    attrs["clamp_min"],
+                    attrs["clamp_max"],
+                )
+    return None
+
+
+def _first_reached(
+    rounded: Callable[[np.ndarray], np.ndarray], channels: int, low: int, high: int, bound: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of a monotone function and the first accumulator that reaches each, by bisection.
+
+    Returns:
+        Steps [s], and for every channel [c, s] the accumulator, bound + 1 where none does.
+    """
+    steps = np.arange(low + 1, high + 1, dtype=np.int64)
+    below = np.full((channels, len(steps)), -bound - 1, np.int64)
+    reached = np.full_like(below, bound + 1)
+    while np.any(reached - below > 1):
+        middle = (below + reached) >> 1
+        over = rounded(middle) >= steps
+        reached, below = np.where(over, middle, reached), np.where(over, below, middle)
+    return steps, reached
+
+
+def _evaluate(
+    acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, rounding: bool, negative: bool
+) -> np.ndarray:
+    """What the instructions compute, before the zero point."""
+    high = (acc * multiplier + (int(rounding) << 30)) >> 31
+    high = high - (negative & (acc < 0))
+    return (high + ((np.int64(1) << -shift) >> 1)) >> -shift
+
+
+def _exact_multiplier(
+    mantissa: np.ndarray,
+    evaluate: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    steps: np.ndarray,
+    first: np.ndarray,
+    bound: int,
+) -> np.ndarray | None:
+    """A multiplier near the mantissa that makes every channel reach its steps where it should."""
+    exact = np.zeros_like(mantissa, bool)
+    multiplier = mantissa.copy()
+    for offset in (0, 1, -1, 2, -2):
+        candidate = np.clip(mantissa + offset, 0, arithmetic.INT32_MAX)
+        good = (evaluate(first, candidate) >= steps) | (first > bound)
+        good &= (evaluate(first - 1, candidate) < steps) | (first - 1 < -bound)
+        good = good.all(axis=1, keepdims=True)
+        multiplier = np.where(good & ~exact, candidate, multiplier)
+        exact |= good
+    return multiplier if exact.all() else None
+
+
+def is_int8(operation: Operation) -> bool:
+    """Whether input, weights and output are int8 with symmetric weights, and there is one image."""
+    x, weight = operation.args[:2]
+    return (
+        x.dtype == weight.dtype == operation.out.dtype == "int8"
+        and operation.attrs["weight_zero_point"] == 0
+    )
+
+
+def folded_bias(operation: Operation, weight: np.ndarray, bias: np.ndarray) -> np.ndarray | None:
+    """Bias less what the input's zero point adds to each accumulator; weight (o, ...).
+
+    Returns:
+        (o,) int32, or None if it does not fit.
+    """
+    sums = weight.astype(np.int64).reshape(len(weight), -1).sum(axis=1)
+    folded = bias.astype(np.int64) - operation.attrs["input_zero_point"] * sums
+    return folded.astype(np.int32) if np.abs(folded).max() <= arithmetic.INT32_MAX else None

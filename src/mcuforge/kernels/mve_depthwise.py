@@ -1,0 +1,222 @@
+"""Depthwise convolutions with Helium: several outputs from one vector of input.
+
+For each channel the input plane is copied, padded, to a small buffer. A gather load then takes a
+patch of it, up to sixteen bytes, and each output under the patch is one dot product with the
+channel's weights, shifted to the output's place in the patch.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from tvm import ir, tirx
+from tvm.tirx.script import builder as T
+
+from mcuforge.kernels.isa import mve
+from mcuforge.kernels.mve_common import (
+    LANES,
+    Function,
+    address,
+    folded_bias,
+    is_int8,
+    lesser,
+    requantization,
+)
+from mcuforge.kernels.registry import Kernel, Operation, kernel
+from mcuforge.kernels.requantize import accumulator_bound
+
+# Offsets of a gather load are bytes.
+_REACH = 256
+# Instructions per group of outputs beside loads and dot products.
+_GROUP_COST = 11
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Which outputs are computed together.
+
+    Attributes:
+        patch: height and width of the input under a tile.
+        tile: outputs (rows, columns) from one patch.
+        group: outputs (rows, columns) requantized together, at most four; a multiple of the tile.
+    """
+
+    patch: tuple[int, int]
+    tile: tuple[int, int]
+    group: tuple[int, int]
+
+    @property
+    def tiles(self) -> list[tuple[int, int]]:
+        """First output of each tile in a group."""
+        (gh, gw), (th, tw) = self.group, self.tile
+        return list(product(range(0, gh, th), range(0, gw, tw)))
+
+
+def tiling(out: tuple[int, int], taps: tuple[int, int], stride: tuple[int, int]) -> Tiling | None:
+    """The tiling with the fewest instructions, or None if a patch does not fit a vector."""
+    best, least = None, math.inf
+    for tile in ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1)):
+        patch = tuple((t - 1) * s + k for t, s, k in zip(tile, stride, taps, strict=True))
+        if patch[0] * patch[1] > LANES:
+            continue
+        for group in product(range(tile[0], 5, tile[0]), range(tile[1], 5, tile[1])):
+            if group[0] * group[1] > 4 or group[0] > out[0] or group[1] > out[1]:
+                continue
+            candidate = Tiling(patch, tile, group)
+            groups = -(-out[0] // group[0]) * -(-out[1] // group[1])
+            cost = groups * (_GROUP_COST + 2 * len(candidate.tiles) + group[0] * group[1])
+            if cost < least:
+                best, least = candidate, cost
+    return best
+
+
+@kernel("depthwise_conv2d", opt_level=3, needs={"mve"})
+def _depthwise(operation: Operation) -> Kernel | None:
+    attrs = operation.attrs
+    batch, height, width, channels = operation.args[0].shape
+    _, out_h, out_w, outputs = operation.out.shape
+    if not is_int8(operation) or batch != 1 or tuple(attrs["dilation"]) != (1, 1):
+        return None
+    weight, bias, scale = (operand.value for operand in operation.args[1:])
+    taps = weight.shape[:2]
+    stride, (top, left, _, _) = tuple(attrs["strides"]), attrs["padding"]
+    by_channel = np.ascontiguousarray(weight.transpose(2, 0, 1))
+    folded = folded_bias(operation, by_channel, bias)
+    exact = requantization(operation, scale, accumulator_bound(operation, by_channel, bias))
+    tiles = tiling((out_h, out_w), taps, stride)
+    if exact is None or folded is None or tiles is None:
+        return None
+    plane = Plane(
+        height, width, channels, top, left,
+        rows=(out_h - 1) * stride[0] + taps[0], columns=(out_w - 1) * stride[1] + taps[1],
+        zero_point=attrs["input_zero_point"],
+    )  # fmt: skip
+    lanes = [y * plane.pitch + x for y, x in np.ndindex(tiles.patch)]
+    if max(lanes) >= _REACH:
+        return None
+
+    # Weights at their place in the patch of the tile's first output. Other outputs' weights are the
+    # same bytes read from a lower address: what is before them is zero.
+    packed = np.zeros((outputs + 1, LANES), np.int8)
+    at = [y * tiles.patch[1] + x for y, x in np.ndindex(taps)]
+    packed[1:, at] = by_channel.reshape(outputs, -1)
+    params = np.stack([folded, exact.multiplier, exact.shift], 1).reshape(-1)
+    patch_offsets = np.array((lanes + [0] * LANES)[:LANES], np.uint8)
+    contiguous = lanes == list(range(len(lanes)))
+    members = list(np.ndindex(tiles.group))
+    # A group of fewer than four outputs computes its last one more than once.
+    members += [members[-1]] * (4 - len(members))
+    store_offsets = np.array([(y * out_w + x) * outputs for y, x in members], np.uint32)
+
+    f = Function("depthwise_conv2d")
+    x = f.param("x", height * width * channels)
+    w = f.param("weight", packed.size)
+    p = f.param("params", params.size, "int32")
+    args: list[int | np.ndarray] = [0, packed, params]
+    if not contiguous:
+        patch_at = f.param("patch_offset", LANES, "uint8")
+        args.append(patch_offsets)
+    store_at = f.param("store_offset", 4, "uint32")
+    y = f.param("y", out_h * out_w * outputs)
+    padded = f.scratch("plane", plane.size)
+    plane.clear(f, padded)
+    gather = None if contiguous else f.let("gather", mve.vldrb_u8(address(patch_at, 0)))
+    scatter = f.let("scatter", mve.vldrw_u32(address(store_at, 0)))
+    multiple = outputs // channels
+    with f.loop("c", channels) as c:
+        plane.fill(f, x, padded, c)
+        with f.loop("m", multiple) as m:
+            o = f.let("o", c * multiple + m)
+            shifts = {
+                (i, j): i * stride[0] * tiles.patch[1] + j * stride[1]
+                for i, j in np.ndindex(tiles.tile)
+            }
+            first = f.let("first", (o + 1) * LANES)
+            vectors = {
+                key: f.let("w", mve.vldrb_s8(address(w, first - shift)))
+                for key, shift in shifts.items()
+            }
+            constants = [f.let(n, p[o * 3 + i]) for i, n in enumerate(("bias", "mult", "shift"))]
+            groups = [-(-e // g) for e, g in zip((out_h, out_w), tiles.group, strict=True)]
+            with f.loop("gy", groups[0]) as gy:
+                oy = _start(f, "oy", gy, tiles.group[0], out_h)
+                with f.loop("gx", groups[1]) as gx:
+                    ox = _start(f, "ox", gx, tiles.group[1], out_w)
+                    base = f.let("base", oy * (stride[0] * plane.pitch) + ox * stride[1])
+                    acc = {}
+                    for ty, tx in tiles.tiles:
+                        here = base + (ty * stride[0] * plane.pitch + tx * stride[1])
+                        if contiguous:
+                            patch = mve.vldrb_s8(address(padded, here))
+                        else:
+                            patch = mve.vldrb_gather_s8(address(padded, here), gather)
+                        patch = f.let("patch", patch)
+                        for (i, j), vector in vectors.items():
+                            acc[ty + i, tx + j] = f.let("acc", mve.vmladav_s8(patch, vector))
+                    value = f.let("sum", mve.vmov_s32(*(acc[member] for member in members)))
+                    value = f.let("sum", mve.vadd_n_s32(value, constants[0]))
+                    out = (oy * out_w + ox) * outputs + o
+                    result = exact.vector(value, *constants[1:])
+                    f.do(mve.vstrb_scatter_s32(address(y, out), scatter, result))
+    # A channel is read entirely before it is written.
+    inplace = {0: 0} if operation.args[0].shape == operation.out.shape else {}
+    macs = out_h * out_w * weight.size
+    return Kernel(f.done(), (*args, store_offsets), macs=macs, inplace=inplace)
+
+
+def _start(f: Function, name: str, index: ir.Expr, group: int, extent: int) -> ir.Expr:
+    """First output of a group; the last group may overlap the one before."""
+    start = index * group
+    return f.let(name, lesser(start, extent - group) if extent % group else start)
+
+
+class Plane:
+    """One channel of the input with its padding."""
+
+    def __init__(
+        self, height: int, width: int, channels: int, top: int, left: int, rows: int, columns: int,
+        zero_point: int,
+    ) -> None:  # fmt: skip
+        self._zero_point, self._channels = zero_point, channels
+        self.pitch = columns
+        self.size = -(-(rows * columns + LANES) // LANES) * LANES
+        self._first = top * columns + left
+        # Rows and columns that no output needs are left out.
+        self._height, self._source_pitch = min(height, rows - top), width
+        self._width = min(width, columns - left)
+        if self._width == width == columns:
+            self._width = self._source_pitch = self._width * self._height
+            self._height = 1
+
+    def clear(self, f: Function, plane: tirx.Var) -> None:
+        """Fills the plane with the value of padding."""
+        zero = f.let("zero", mve.vdup_s8(T.int8(self._zero_point)))
+        with f.loop("i", self.size // LANES) as i:
+            f.do(mve.vstrb_s8(address(plane, i * LANES), zero))
+
+    def fill(self, f: Function, x: tirx.Var, plane: tirx.Var, channel: ir.Expr) -> None:
+        """Copies a channel."""
+        width = self._width
+        with f.loop("row", self._height) as row:
+            source = f.let("source", row * (self._source_pitch * self._channels) + channel)
+            target = f.let("target", row * self.pitch + self._first)
+            if width < 4 or 7 * self._channels > 65535:
+                with f.loop("i", width) as i:
+                    T.buffer_store(plane, x[source + i * self._channels], [target + i])
+                return
+            if width < 8:
+                lanes, load, store = 4, mve.vldrb_gather_s32, mve.vstrb_s32
+                index = mve.vmultiples_u32(T.int32(self._channels))
+            else:
+                lanes, load, store = 8, mve.vldrb_gather_s16, mve.vstrb_s16
+                index = mve.vmultiples_u16(T.int32(self._channels))
+
+            def move(at):
+                taken = load(address(x, source + at * self._channels), index)
+                f.do(store(address(plane, target + at), taken))
+
+            with f.loop("piece", width // lanes) as piece:
+                move(piece * lanes)
+            if width % lanes:
+                move(T.int32(width - lanes))

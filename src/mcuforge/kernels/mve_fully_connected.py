@@ -1,0 +1,120 @@
+"""Matrix times vector with Helium: four output channels a pass."""
+
+import numpy as np
+from tvm.tirx.script import builder as T
+
+from mcuforge.kernels.isa import mve
+from mcuforge.kernels.mve_common import (
+    LANES,
+    Function,
+    address,
+    folded_bias,
+    is_int8,
+    lesser,
+    requantization,
+)
+from mcuforge.kernels.mve_conv2d import dot
+from mcuforge.kernels.registry import Kernel, Operation, kernel
+from mcuforge.kernels.requantize import accumulator_bound
+
+# Longest dot product, in vectors, that is written without a loop; else vectors in the loop's body.
+_UNROLLED, _GROUP = 10, 4
+
+
+@kernel("fully_connected", opt_level=3, needs={"mve"})
+def _fully_connected(operation: Operation) -> Kernel | None:
+    rows = int(np.prod(operation.args[0].shape[:-1]))
+    return matrix_vector(operation, operation.args[1].value, rows, "fully_connected")
+
+
+@kernel("conv2d", opt_level=3, needs={"mve"})
+def _single_pixel(operation: Operation) -> Kernel | None:
+    """A convolution whose kernel covers the whole image: one output pixel."""
+    attrs, weight = operation.attrs, operation.args[1].value
+    if (
+        operation.args[0].shape[1:] != weight.shape[1:]
+        or any(attrs["padding"])
+        or attrs["groups"] != 1
+    ):
+        return None
+    return matrix_vector(
+        operation, weight.reshape(len(weight), -1), operation.args[0].shape[0], "conv2d"
+    )
+
+
+def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str) -> Kernel | None:
+    """Every row of the input times a matrix (o, i)."""
+    if not is_int8(operation):
+        return None
+    bias, scale = operation.args[2].value, operation.args[3].value
+    outputs, inputs = weight.shape
+    folded = folded_bias(operation, weight, bias)
+    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
+    if exact is None or folded is None:
+        return None
+    product = dot(weight, exclusive=True)
+    count = len(product.starts)
+    # The last four channels may overlap the four before; below four the last one is repeated.
+    passes = -(-outputs // 4)
+    channels = np.minimum(np.arange(passes) * 4, max(outputs - 4, 0))[:, np.newaxis] + np.arange(4)
+    channels = np.minimum(channels, outputs - 1)
+    stream = np.ascontiguousarray(product.weights[channels].transpose(0, 2, 1, 3)).reshape(-1)
+    uniform = len(set(exact.multiplier)) == len(set(exact.shift)) == 1
+    columns = [folded[channels]]
+    if not uniform:
+        columns += [exact.multiplier[channels], exact.shift[channels]]
+    params = np.stack(columns, 1)
+    stride = params[0].size
+
+    f = Function(name)
+    x = f.param("x", rows * inputs)
+    w = f.param("weight", stream.size)
+    p = f.param("params", params.size, "int32")
+    args: list[int | np.ndarray] = [0, stream, params.reshape(-1)]
+    if outputs < 4:
+        args.append(np.minimum(np.arange(4), outputs - 1).astype(np.uint32))
+        offsets = f.param("offset", 4, "uint32")
+    y = f.param("y", rows * outputs)
+
+    def multiply(acc, x_at, w_at, index):
+        a = f.let("a", product.load(x, x_at, index))
+        vectors = [mve.vldrb_s8(address(w, w_at + (index * 4 + i) * LANES)) for i in range(4)]
+        return [
+            f.let("acc", mve.vmladav_s8(a, v) if s is None else mve.vmladava_s8(s, a, v))
+            for s, v in zip(acc, vectors, strict=True)
+        ]
+
+    with f.loop("row", rows) as row, f.loop("channels", passes) as index:
+        first = f.let("weights", index * (count * 4 * LANES))
+        x_row = row * inputs
+        acc = [None] * 4
+        looped = (count - 1) // _GROUP * _GROUP if count > _UNROLLED else 0
+        if looped:
+            sums = [f.variable(f"acc{i}", T.int32(0)) for i in range(4)]
+            with f.loop("group", looped // _GROUP) as group:
+                acc = [s.value for s in sums]
+                x_at = f.let("x_at", x_row + group * (_GROUP * LANES))
+                w_at = f.let("w_at", first + group * (_GROUP * 4 * LANES))
+                for i in range(_GROUP):
+                    acc = multiply(acc, x_at, w_at, i)
+                for s, value in zip(sums, acc, strict=True):
+                    s.set(value)
+            acc = [s.value for s in sums]
+        for i in range(looped, count):
+            acc = multiply(acc, x_row, first, i)
+        value = f.let("acc", mve.vmov_s32(*acc))
+        at = index * stride
+        value = f.let("sum", mve.vadd_s32(value, mve.vldrw_s32(address(p, at))))
+        if uniform:
+            constants = [T.int32(int(exact.multiplier[0])), T.int32(int(exact.shift[0]))]
+        else:
+            constants = [mve.vldrw_s32(address(p, at + 4 * i)) for i in (1, 2)]
+        result = exact.vector(value, *constants)
+        out = row * outputs
+        if outputs < 4:
+            lanes = mve.vldrw_u32(address(offsets, 0))
+            f.do(mve.vstrb_scatter_s32(address(y, out), lanes, result))
+        else:
+            channel = lesser(index * 4, outputs - 4) if outputs % 4 else index * 4
+            f.do(mve.vstrb_s32(address(y, out + channel), result))
+    return Kernel(f.done(), tuple(args), macs=rows * weight.size)
