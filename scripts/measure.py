@@ -2,10 +2,19 @@
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from mcuforge import boards, mlf, runner
 from mcuforge.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as terminal:
+    name = "/".join(snakemake.wildcards)
+    bar = tqdm(desc=name, unit="input", file=terminal, mininterval=5, delay=10, leave=False)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
     registries = snakemake.config["registries"]
     hardware_map = registries.get("hardware_map")
     inventory = boards.load(Path(registries["boards"]), hardware_map and Path(hardware_map))
@@ -21,5 +30,7 @@ with job(snakemake.log[0]):
         iterations=snakemake.params.measure.get("iterations"),
         dataset=Path(snakemake.input.labels[0]).parent if snakemake.input.labels else None,
         quality_target=snakemake.params.quality_target,
+        on_wait=lambda message: print(f"mcuforge: {name}: {message}", file=terminal),
+        progress=show,
     )
     measurement.write(Path(snakemake.output[0]))

@@ -18,6 +18,7 @@ from mcuforge.errors import McuforgeError
 RUN_PID = "MCUFORGE_RUN_PID"  # environment variable with the process id of the workflow
 _TAIL = 12  # lines
 _TAIL_BYTES = 4096
+_REASON = 200  # characters of an unexpected error
 _GRACE_S = 5
 
 
@@ -81,7 +82,9 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full, cannot write {error.filename or 'the result'}"
     text = " ".join(str(error).split())
-    return text if isinstance(error, McuforgeError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, McuforgeError):
+        return text
+    return f"{type(error).__name__}: {text[:_REASON]}"  # the log has it all
 
 
 def _die_with_workflow() -> None:

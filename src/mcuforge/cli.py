@@ -1,0 +1,95 @@
+"""The command ``mcuforge``: single steps by hand. The whole grid is Snakemake's."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mcuforge.errors import McuforgeError
+from mcuforge.models import fetch, registry
+from mcuforge.models.describe import describe
+
+_REGISTRY = Path("config/models.yaml")
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    for model in registry.load(arguments.registry).values():
+        print(f"{model.name:12} {model.title}")
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    model = registry.get(registry.load(arguments.registry), arguments.model)
+    output = arguments.output or Path(f"{model.name}.tflite")
+    fetch.fetch(model, output)
+    print(output)
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    try:
+        content = arguments.file.read_bytes()
+    except OSError as error:
+        raise McuforgeError(f"{arguments.file}: {error.strerror}") from error
+    facts = describe(content, arguments.file.stem)
+    for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
+        for tensor in tensors:
+            quantization = ""
+            if tensor.scale is not None:
+                quantization = f", scale {tensor.scale:.6g}, zero point {tensor.zero_point}"
+            shape = "x".join(map(str, tensor.shape))
+            print(f"{kind:8} {tensor.name}: {tensor.dtype} {shape}{quantization}")
+    for operator in facts.operators:
+        print(f"{operator.index:8} {operator.op:24} {operator.macs or '':>12}")
+    print(f"{facts.macs:,} multiply-accumulates, {facts.bytes:,} bytes, sha256 {facts.sha256}")
+
+
+def _compile(arguments: argparse.Namespace) -> None:
+    from mcuforge.compiler import compile_model  # takes a second: it loads TVM
+    from mcuforge.target import Target
+
+    name = arguments.name or arguments.file.stem
+    output = arguments.output or Path(f"{name}.tar")
+    target = Target.parse(arguments.target)
+    compile_model(arguments.file, name, target, arguments.opt_level, output)
+    print(output)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mcuforge", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    models = commands.add_parser("models", help="list the registered models")
+    models.add_argument("--registry", type=Path, default=_REGISTRY)
+    models.set_defaults(run=_models)
+
+    get = commands.add_parser("fetch", help="get a registered model")
+    get.add_argument("model")
+    get.add_argument("-o", "--output", type=Path)
+    get.add_argument("--registry", type=Path, default=_REGISTRY)
+    get.set_defaults(run=_fetch)
+
+    show = commands.add_parser("describe", help="what is in a .tflite file")
+    show.add_argument("file", type=Path)
+    show.set_defaults(run=_describe)
+
+    make = commands.add_parser("compile", help="compile a .tflite file to a .tar of C sources")
+    make.add_argument("file", type=Path)
+    make.add_argument("--target", default="cortex-m7-c", help="core-codegen (%(default)s)")
+    make.add_argument("-O", "--opt-level", type=int, choices=range(5), default=3)
+    make.add_argument("--name", help="of the model in the generated code; default: the file's")
+    make.add_argument("-o", "--output", type=Path)
+    make.set_defaults(run=_compile)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; errors are one line on stderr, and status 1."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except McuforgeError as error:
+        print(f"mcuforge: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The whole path on small models: what is made, what is said, and what reports show."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+from project import GRID, Project
+
+from mcuforge.experiment import Experiment
+
+
+def rows(project: Project) -> list[dict[str, str]]:
+    with (project.path / "results" / "summary.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_cell_has_an_exact_row(finished: Project) -> None:
+    found = rows(finished)
+    assert [(r["model"], r["board"], r["toolchain"], int(r["opt_level"])) for r in found] == [
+        (model, board, "gcc", level)
+        for model in GRID["models"]
+        for board in GRID["boards"]
+        for level in GRID["opt_levels"]
+    ]
+    for row in found:
+        assert (row["status"], row["exact"], float(row["max_abs_error"])) == ("ok", "true", 0), row
+        assert row["timebase"] == "instructions"
+        assert int(row["instructions"]) > 1000
+        assert 0 < int(row["workspace_lower_bound_bytes"]) <= int(row["workspace_bytes"])
+        assert int(row["flash_bytes"]) > int(row["code_bytes"]) > 0
+
+
+def test_tables_and_figures_are_there(finished: Project) -> None:
+    results = finished.path / "results"
+    assert (
+        (results / "tables" / "levels.csv")
+        .read_text()
+        .startswith("model,board,toolchain,timebase,O1")
+    )
+    assert "mps3_an547_with" in (results / "tables" / "boards.csv").read_text()
+    assert {p.name for p in (results / "figures").iterdir()} == {
+        "boards.svg",
+        *(f"{model}.{kind}.svg" for model in GRID["models"] for kind in ("levels", "memory")),
+    }
+
+
+def test_every_job_has_a_log_of_its_own(finished: Project) -> None:
+    logs = finished.path / "results" / "logs"
+    assert (logs / "mlf" / "tiny" / "cortex-m7-c" / "O1.log").is_file()
+    assert (logs / "bench" / "tiny" / "mps2_an500" / "gcc" / "O1" / "performance.log").is_file()
+
+
+def test_one_cell_can_be_asked_for(fresh: Project) -> None:
+    target = "results/bench/tiny/mps2_an500/gcc/O3/performance.json"
+    assert fresh.plan(target) == {
+        "fetch_model": 1,
+        "describe_model": 1,
+        "compile_model": 1,
+        "build_firmware": 1,
+        "measure": 1,
+    }
+
+
+def test_the_same_cell_twice_gives_the_same_bytes(finished: Project) -> None:
+    mlf = Path("results/mlf/tiny/cortex-m7-c/O3.tar")
+    elf = Path("results/firmware/tiny/mps2_an500/gcc/O3/firmware.elf")
+    before = [(finished.path / path).read_bytes() for path in (mlf, elf)]
+    shutil.rmtree(finished.path / "results" / "mlf")
+    shutil.rmtree(finished.path / "results" / "firmware")
+    finished.run(str(elf))
+    assert [(finished.path / path).read_bytes() for path in (mlf, elf)] == before
+
+
+def test_the_report_has_tables_figures_and_captions(finished: Project) -> None:
+    finished.run("--report", "results/report.html")
+    report = (finished.path / "results" / "report.html").read_text()
+    assert "Instructions, counted exactly, for emulated boards" in report
+    assert "boards.svg" in report
+
+
+def test_a_slurm_dry_run_works_without_slurm(fresh: Project) -> None:
+    output = fresh.run("-n", "--profile", "workflow/profiles/slurm")
+    assert "compile_model" in output
+    local = {
+        line.split()[1].rstrip(":") for line in output.splitlines() if line.startswith("localrule ")
+    }
+    assert {"measure", "fetch_model", "summary"} <= local
+    assert not {"compile_model", "build_firmware"} & local
+
+
+def test_an_emulated_grid_needs_no_hardware_map(fresh: Project) -> None:
+    (fresh.path / "config" / "hardware-map.yaml").unlink()
+    fresh.configure(registries={"models": "config/models.yaml", "boards": "config/boards.yaml"})
+    assert fresh.plan()["measure"] == 8
+
+
+def test_physical_boards_have_a_limit_in_the_profile(fresh: Project) -> None:
+    config = yaml.safe_load((fresh.path / "config" / "config.yaml").read_text())
+    profile = (fresh.path / "workflow" / "profiles" / "default" / "config.yaml").read_text()
+    boards = Experiment(config, fresh.path).physical_boards
+    assert boards
+    assert yaml.safe_load(profile)["resources"] == dict.fromkeys(boards, 1)
+
+
+def test_a_firmware_too_large_for_its_board_is_a_row(fresh: Project) -> None:
+    path = fresh.path / "config" / "boards.yaml"
+    boards = yaml.safe_load(path.read_text())
+    for memory in boards["mps2_an500"]["memories"]:
+        if "weights" in memory["holds"]:
+            memory["size"] = 1024
+    path.write_text(yaml.safe_dump(boards, sort_keys=False))
+    fresh.configure(models=["tiny"], boards=["mps2_an500"], opt_levels=[1])
+    fresh.run()
+    (row,) = rows(fresh)
+    assert row["status"] == "does_not_fit"
+    assert int(row["missing_flash_bytes"]) > 0
+    assert row["instructions"] == row["exact"] == ""
+    record = json.loads(
+        (fresh.path / "results/bench/tiny/mps2_an500/gcc/O1/performance.json").read_text()
+    )
+    assert record["missing"]["flash"] == int(row["missing_flash_bytes"])

@@ -1,0 +1,65 @@
+"""What a change makes run again, and nothing else."""
+
+import os
+import time
+
+from project import Project
+
+DERIVED = {"summary": 1, "tables": 1, "model_figures": 2, "board_figure": 1, "all": 1}
+
+
+def test_a_finished_grid_runs_nothing(finished: Project) -> None:
+    begin = time.monotonic()
+    assert finished.plan() == {}
+    assert time.monotonic() - begin < 10  # 5 s on a machine that does nothing else
+
+
+def test_times_of_files_do_not_matter(finished: Project) -> None:
+    for part in ("src", "device", "config", "scripts", "workflow"):
+        for file in (finished.path / part).rglob("*"):
+            os.utime(file)
+    assert finished.plan() == {}
+
+
+def test_a_figure_style_reruns_the_figures(finished: Project) -> None:
+    finished.edit("src/mcuforge/results/figures.py", new="# another style\n")
+    assert finished.plan() == {"model_figures": 2, "board_figure": 1, "all": 1}
+
+
+def test_a_kernel_recompiles_everything(finished: Project) -> None:
+    finished.edit("src/mcuforge/kernels/conv2d.py", new="# another kernel\n")
+    plan = finished.plan()
+    assert plan.pop("compile_model") == 8
+    assert plan == {"build_firmware": 8, "measure": 8} | DERIVED
+
+
+def test_a_device_source_rebuilds_and_measures_without_compiling(finished: Project) -> None:
+    source = next((finished.path / "device").rglob("*.c"))
+    finished.edit(str(source.relative_to(finished.path)), new="/* changed */\n")
+    assert finished.plan() == {"build_firmware": 8, "measure": 8} | DERIVED
+
+
+def test_a_board_fact_rebuilds_that_board(finished: Project) -> None:
+    finished.edit("config/boards.yaml", "mps2_an500:\n", "mps2_an500:\n  stack_bytes: 6144\n")
+    assert finished.plan() == {"build_firmware": 4, "measure": 4} | DERIVED
+
+
+def test_a_flash_runner_changes_nothing_that_is_made(finished: Project) -> None:
+    hardware = "results/firmware/tiny/nucleo_h743zi/clang/O1/firmware.elf"
+    finished.edit("config/boards.yaml", "- openocd\n", "- jlink\n")
+    assert finished.plan() == {}
+    assert "compile_model" not in finished.plan(hardware)
+
+
+def test_another_runner_source_measures_again(finished: Project) -> None:
+    finished.edit("src/mcuforge/runner/__init__.py", new="# changed\n")
+    assert finished.plan() == {"measure": 8} | DERIVED
+
+
+def test_another_grid_aggregates_and_keeps_every_measurement(finished: Project) -> None:
+    overlay = finished.path / "overlay.yaml"
+    overlay.write_text("models: [tiny]\n")
+    less = {"summary": 1, "tables": 1, "model_figures": 1, "board_figure": 1, "all": 1}
+    assert finished.plan("--configfile", "overlay.yaml") == less
+    finished.run("--configfile", "overlay.yaml")
+    assert finished.plan() == DERIVED
