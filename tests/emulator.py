@@ -124,10 +124,16 @@ class EmulatedModel:
         """Raw bytes in (n, input_bytes), raw bytes out (n, output_bytes), inputs concatenated."""
         (self._directory / "inputs.bin").write_bytes(rows.tobytes())
         command = ["qemu-system-arm", "-M", self._machine, "-nodefaults", "-display", "none"]
-        command += ["-nic", "none", "-semihosting-config", "enable=on,target=native", "-kernel", "model.elf"]
-        subprocess.run(
-            command, cwd=self._directory, check=True, timeout=300, stdin=subprocess.DEVNULL
+        command += ["-semihosting-config", "enable=on,target=native", "-kernel", "model.elf"]
+        done = subprocess.run(
+            command,
+            cwd=self._directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
+        assert done.returncode == 0, done.stderr
         raw = (self._directory / "outputs.bin").read_bytes()
         return np.frombuffer(raw, np.uint8).reshape(len(rows), -1)
 

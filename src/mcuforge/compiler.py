@@ -1,22 +1,36 @@
 """TFLite in, Model Library Format out."""
 
 import importlib.metadata
+import json
 from pathlib import Path
 from typing import Any
 
+import tvm
+
 from mcuforge import codegen, mlf, passes, provenance
-from mcuforge.codegen import executor
+from mcuforge.codegen import executor, llvm
+from mcuforge.codegen.program import Program
 from mcuforge.errors import ConfigError
 from mcuforge.frontend import from_tflite
 from mcuforge.models.describe import Description, describe
 from mcuforge.target import Target
 
+# DLPack's device type of a CPU.
+_DL_CPU = 1
 # Level 1 gives every tensor a place of its own. Level 0 is what plain TVM gives, whose own pipeline
 # (StaticPlanBlockMemory) shares memory too.
 _UNSHARED_LEVEL = 1
 
 
-def compile_model(tflite: Path, name: str, target: Target, opt_level: int, output: Path) -> None:
+def compile_model(
+    tflite: Path,
+    name: str,
+    target: Target,
+    opt_level: int,
+    output: Path,
+    *,
+    io_in_workspace: bool = False,
+) -> None:
     """Compile a TFLite model and write it as a Model Library Format archive.
 
     Args:
@@ -25,6 +39,9 @@ def compile_model(tflite: Path, name: str, target: Target, opt_level: int, outpu
         target: core and codegen.
         opt_level: 0 to 4, as in TVM's PassContext.
         output: the ``.tar`` to write; written completely or not at all.
+        io_in_workspace: plan the model's inputs and outputs as part of the workspace, where they
+            may share memory with everything else; the header tells where they are. Otherwise the
+            caller owns their buffers.
 
     Raises:
         ModelError: the file is no valid model, or it has an operator that is not supported.
@@ -35,14 +52,40 @@ def compile_model(tflite: Path, name: str, target: Target, opt_level: int, outpu
     data = tflite.read_bytes()
     description = describe(data, name)
     module = passes.optimize(from_tflite(data), target, opt_level)
-    generated = codegen.generate(module, description, target, opt_level != _UNSHARED_LEVEL)
+    generated = codegen.generate(
+        module, description, target, opt_level != _UNSHARED_LEVEL, io_in_workspace
+    )
     members = {
         **{f"codegen/host/src/{k}": v.encode() for k, v in generated.sources.items()},
         **{f"codegen/host/include/{k}": v.encode() for k, v in generated.headers.items()},
         **{f"codegen/host/lib/{k}": v for k, v in generated.objects.items()},
+        f"parameters/{name}.params": _parameters(generated.program),
+        f"executor-config/aot/{name}.json": _json(
+            executor.configuration(name, generated.program, generated.plan)
+        ),
         "src/relax.txt": module.script(show_meta=False).encode(),
     }
     mlf.write(output, _metadata(description, target, opt_level, generated), members)
+
+
+def _parameters(program: Program) -> bytes:
+    """The constants by name, as TVM stores them; the code holds the same."""
+    return bytes(
+        tvm.runtime.save_param_dict(
+            {tensor.name: tvm.runtime.tensor(tensor.value) for tensor in program.constants}
+        )
+    )
+
+
+def _json(document: Any) -> bytes:
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def _target(target: Target) -> str:
+    """The target as TVM writes it."""
+    if target.codegen == "llvm":
+        return json.dumps(llvm.target_options(target))
+    return json.dumps({"kind": "c", "keys": ["arm_cpu", "cpu"], "mcpu": target.mcpu})
 
 
 def _metadata(
@@ -52,7 +95,7 @@ def _metadata(
     symbol = executor.prefix(description.name)
 
     def port_info(port: executor.Port) -> dict[str, Any]:
-        tensor = port.tensor
+        tensor, place = port.tensor, plan.offsets.get(port.variable)
         return {
             "name": tensor.name,
             "c_name": port.c_name,
@@ -61,14 +104,17 @@ def _metadata(
             "scale": tensor.scale,
             "zero_point": tensor.zero_point,
             "bytes": tensor.bytes,
+            **({} if place is None else {"workspace_offset": place}),
         }
 
     inputs, outputs = (
-        [port_info(port) for port in executor.ports(tensors)]
-        for tensors in (description.inputs, description.outputs)
+        [port_info(port) for port in executor.ports(tensors, kind)]
+        for tensors, kind in ((description.inputs, "input"), (description.outputs, "output"))
     )
+    io_in_workspace = any("workspace_offset" in port for port in (*inputs, *outputs))
     weights_bytes = sum(tensor.bytes for tensor in program.constants)
-    io_bytes = description.input_bytes + description.output_bytes
+    # Of the caller's buffers.
+    io_bytes = 0 if io_in_workspace else description.input_bytes + description.output_bytes
     info = {
         "compiler_version": provenance.compiler(),
         "tvm_version": importlib.metadata.version("apache-tvm"),
@@ -81,6 +127,7 @@ def _metadata(
         "header": f"{symbol}.h",
         "inputs": inputs,
         "outputs": outputs,
+        "io_in_workspace": io_in_workspace,
         "workspace_bytes": plan.bytes,
         "workspace_lower_bound_bytes": plan.lower_bound,
         "weights_bytes": weights_bytes,
@@ -92,18 +139,22 @@ def _metadata(
             for s in program.steps
         ],
     }
-    functions = [
-        {
-            "function_name": f"{symbol}_{step.kernel}",
-            "workspace": [
-                {"device": 1, "workspace_size_bytes": sum(t.bytes for t in step.scratch)}
-            ],
-        }
-        for step in program.steps
-        if step.kernel
-    ]
+    functions: dict[str, dict[str, int]] = {}
+    for step in program.steps:
+        if step.kernel:
+            function = functions.setdefault(
+                f"{symbol}_{step.kernel}",
+                {"workspace_size_bytes": 0, "constants_size_bytes": 0, "io_size_bytes": 0},
+            )
+            # The most it needs in any of its calls.
+            for key, tensors in (
+                ("workspace_size_bytes", step.scratch),
+                ("constants_size_bytes", [t for t in step.args if t.kind == "constant"]),
+                ("io_size_bytes", [t for t in step.args if t.kind != "constant"]),
+            ):
+                function[key] = max(function[key], sum(tensor.bytes for tensor in tensors))
     main = {
-        "device": 1,
+        "device": _DL_CPU,
         "workspace_size_bytes": plan.bytes,
         "constants_size_bytes": weights_bytes,
         "io_size_bytes": io_bytes,
@@ -115,9 +166,17 @@ def _metadata(
         "export_datetime": mlf.EPOCH,
         "executors": ["aot"],
         "style": "full-model",
-        "target": [{"kind": target.codegen, "mcpu": target.mcpu, "keys": ["arm_cpu", "cpu"]}],
+        "target": [_target(target)],
         "external_dependencies": [],
-        "memory": {"functions": {"main": [main], "operator_functions": functions}},
+        "memory": {
+            "functions": {
+                "main": [main],
+                "operator_functions": [
+                    {"function_name": name, "workspace": [{"device": _DL_CPU, **sizes}]}
+                    for name, sizes in functions.items()
+                ],
+            }
+        },
         "mcuforge": info,
     }
     return {"version": mlf.FORMAT_VERSION, "modules": {description.name: module}}

@@ -1,25 +1,40 @@
 """Model Library Format: a compiled model as one archive, as TVM lays it out (version 7).
 
-Source of the layout: TVM's "Model Library Format" document. It differs in two points: Relax
-replaces Relay (``src/relax.txt``), and each module carries a key ``mcuforge`` with what the rest of
-the pipeline needs.
+Source of the layout: TVM's document "Model Library Format" and, for what version 7 adds to it, the
+exporter of microTVM (``python/tvm/micro/model_library_format.py``, TVM 0.8 to 0.17). Members:
+
+- ``metadata.json``: models, targets, memory of every function;
+- ``codegen/host/src/*.c``, ``include/*.h``, ``lib/*.o``: the code;
+- ``parameters/<model>.params``: the constants, in the format of ``tvm.runtime.save_param_dict``;
+  the code holds them too, nothing has to load this file;
+- ``executor-config/aot/<model>.json``: what the executor does: every tensor with its place in the
+  workspace, every call with its arguments. TVM has such a file for its graph executor only;
+- ``src/relax.txt``: the module code was generated from. TVM had ``relay.txt``.
+
+Each module of ``metadata.json`` carries a key ``mcuforge`` with what the rest of the pipeline
+needs; the schema ``mlf`` says what. Reading needs no TVM.
 """
 
 import io
 import json
+import re
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from mcuforge import files
-from mcuforge.errors import ModelError
+from mcuforge import files, schema
+from mcuforge.errors import ConfigError, ModelError
 
 FORMAT_VERSION = 7
 # Archives carry no time: the same inputs give the same bytes.
 EPOCH = "1980-01-01 00:00:00Z"
 _MAX_BYTES = 256 << 20
 _MAX_MEMBERS = 1000
+# Members become files, and their names part of build scripts: plain names, nothing hidden.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}){0,9}")
+_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class Archive:
 
     Attributes:
         metadata: parsed ``metadata.json``.
-        members: content by path inside the archive.
+        members: content by path inside the archive, ``metadata.json`` excepted.
     """
 
     metadata: dict[str, Any]
@@ -63,7 +78,11 @@ def write(path: Path, metadata: dict[str, Any], members: dict[str, bytes]) -> No
         path: the ``.tar`` to write.
         metadata: becomes ``metadata.json``.
         members: content by path inside the archive.
+
+    Raises:
+        ConfigError: the metadata does not fit the schema ``mlf``.
     """
+    schema.check(metadata, "mlf", str(path))
     document = json.dumps(metadata, indent=2, sort_keys=True) + "\n"
     content = {"metadata.json": document.encode(), **members}
     with (
@@ -81,38 +100,63 @@ def read(path: Path) -> Archive:
     """Read an archive, trusting nothing in it.
 
     Raises:
-        ModelError: not a tar, too large, links or paths that lead outside, or metadata that is no
-            Model Library Format of this version.
+        ModelError: not a complete tar, too large, anything but plain files with plain names, or
+            metadata that is no Model Library Format of this version.
     """
     try:
-        with tarfile.open(path, "r:") as tar:
-            members = dict(_members(path, tar))
-    except (tarfile.TarError, EOFError) as error:
+        members = _members(path)
+    # tarfile follows a chain of extended headers by recursion.
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a Model Library Format archive: {error}") from error
     try:
         metadata = json.loads(members.pop("metadata.json"))
-        version, modules = metadata["version"], metadata["modules"]
-        (module,) = modules.values()
-        supported = version == FORMAT_VERSION and "mcuforge" in module
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} has no valid metadata.json: {error}") from error
-    if not supported:
+    except KeyError as error:
+        raise ModelError(f"{path} has no metadata.json") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: metadata.json is not JSON: {error}") from error
+    version = metadata.get("version") if isinstance(metadata, dict) else None
+    if version != FORMAT_VERSION:
         raise ModelError(
-            f"{path} has Model Library Format version {version}, or is not mcuforge's",
-            f"compile the model again with this mcuforge (version {FORMAT_VERSION})",
+            f"{path} has Model Library Format version {str(version)[:20]}, not {FORMAT_VERSION}",
+            "compile the model again with this mcuforge",
         )
+    try:
+        schema.check(metadata, "mlf", f"{path}: metadata.json")
+    except ConfigError as error:
+        raise ModelError(error.message, "only archives written by mcuforge can be used") from error
     return Archive(metadata, members)
 
 
-def _members(path: Path, tar: tarfile.TarFile):
+def _members(path: Path) -> dict[str, bytes]:
+    if path.stat().st_size > _MAX_BYTES:
+        raise ModelError(f"{path} is larger than a compiled model can be")
+    with path.open("rb") as file:
+        members = {name: content for name, content in _plain_files(path, file)}
+        # A copy cut off between two members reads like a complete archive, but for its end.
+        file.seek(max(0, path.stat().st_size - len(_END)))
+        if file.read() != _END:
+            raise ModelError(f"{path} is truncated", "copy or compile it again")
+    for name in members:
+        parents = name.split("/")[:-1]
+        if any("/".join(parents[: depth + 1]) in members for depth in range(len(parents))):
+            raise ModelError(f"{path} holds '{name}' below a file")
+    return members
+
+
+def _plain_files(path: Path, file: io.BufferedIOBase) -> Iterator[tuple[str, bytes]]:
     total = 0
-    for count, member in enumerate(tar):
-        name = PurePosixPath(member.name)
-        if member.isdir():
-            continue
-        if not member.isfile() or name.is_absolute() or ".." in name.parts or "\\" in member.name:
-            raise ModelError(f"{path} holds '{member.name}', which is no plain relative file")
-        total += member.size
-        if total > _MAX_BYTES or count >= _MAX_MEMBERS:
-            raise ModelError(f"{path} is larger than a compiled model can be")
-        yield str(name), tar.extractfile(member).read()
+    seen = set()
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for count, member in enumerate(tar):
+            total += member.size
+            if total > _MAX_BYTES or count >= _MAX_MEMBERS:
+                raise ModelError(f"{path} is larger than a compiled model can be")
+            name = member.name.removeprefix("./")
+            if member.isdir() and (name == "." or _NAME.fullmatch(name)):
+                continue
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or not _NAME.fullmatch(name):
+                raise ModelError(f"{path} holds {name[:100]!r}, which is no plain relative file")
+            if name in seen:
+                raise ModelError(f"{path} holds '{name}' twice")
+            seen.add(name)
+            yield name, tar.extractfile(member).read()
