@@ -54,7 +54,8 @@ def generate(
         program = reorder(program, io_in_workspace)
     plan = plan_memory(program, share_memory, io_in_workspace)
     name = description.name
-    inputs, outputs = executor.ports(description.inputs), executor.ports(description.outputs)
+    inputs = executor.ports(description.inputs, "input")
+    outputs = executor.ports(description.outputs, "output")
     symbol = executor.prefix(name)
     used = {step.kernel for step in program.steps}
     kernels = {kernel: lowered for kernel, lowered in kernels.items() if kernel in used}

@@ -94,10 +94,10 @@ def header(name: str, inputs: list[Port], outputs: list[Port], plan: MemoryPlan)
         lines += ["};", ""]
     if any(port.variable in plan.offsets for port in (*inputs, *outputs)):
         lines += [
-            "/* Inputs and outputs live in the workspace, _OFFSET bytes from its start. Write inputs",
-            "   there before every run, which overwrites them, and read outputs before inputs are",
-            "   written again. In the structs they are NULL (as may be the structs themselves) or",
-            "   point there. Where they point outside the workspace the run copies. */",
+            "/* Inputs and outputs live in the workspace, _OFFSET bytes from its start. Write",
+            "   inputs there before every run, which overwrites them; read outputs before the next",
+            "   inputs are written. The structs may be NULL; in them a pointer is NULL or points",
+            "   there, or outside the workspace: then the run copies. */",
             f"uint8_t *{symbol}_workspace(void);",
             "",
         ]

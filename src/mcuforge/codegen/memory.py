@@ -10,7 +10,8 @@ with overlapping lives one lies below the other, and which one is what the branc
 
 A result may lie over an operand that dies in its step, if it starts far enough below it
 (``registry.Kernel.inplace``). In the graph this only shortens how far the operand must lie above
-the result: from the result's size to the kernel's distance.
+the result: from the result's size to the kernel's distance. Where only the very same place will
+do, both are one block.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mcuforge.codegen.program import Program, Step, Tensor
+from mcuforge.kernels.registry import SAME_PLACE
 
 ALIGNMENT = 16
 
@@ -66,15 +68,15 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class Block:
-    """Memory a tensor takes.
+    """Memory for a tensor, or for several that follow one another in the same place.
 
     Attributes:
-        name: the tensor's.
+        names: the tensors', in the order of their lives.
         bytes: its size.
         first, last: when it is live, inclusive.
     """
 
-    name: str
+    names: tuple[str, ...]
     bytes: int
     first: int
     last: int
@@ -138,7 +140,7 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
         blocks, overlaps = [replace(block, first=0, last=end) for block in blocks], {}
     bound = lower_bound(blocks, overlaps)
     offsets = place(blocks, overlaps)
-    size = max((offsets[block.name] + block.bytes for block in blocks), default=0)
+    size = max((offsets[block.names[0]] + block.bytes for block in blocks), default=0)
     # A kernel whose result overlaps nothing is faster C (``restrict``): overlap only where it
     # saves memory, the most expensive kernels last.
     macs = {step.result.name: step.macs for step in program.steps}
@@ -156,7 +158,7 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
 def is_valid(blocks: Sequence[Block], overlaps: Overlaps, offsets: Mapping[str, int]) -> bool:
     """Whether no two blocks that are live at the same time overlap more than they may."""
     gaps = _gaps(blocks, overlaps)
-    start = np.array([offsets[block.name] for block in blocks], np.int64)
+    start = np.array([offsets[block.names[0]] for block in blocks], np.int64)
     above = start - start[:, None] >= gaps
     return bool(((gaps == _NO_CONFLICT) | above | above.T).all())
 
@@ -177,16 +179,22 @@ def lives(
             first.setdefault(tensor.name, time)
             last[tensor.name] = time
     last.update({tensor.name: end for tensor in program.outputs})
-    blocks = [
-        Block(name, tensor.bytes, first[name], last[name]) for name, tensor in graph.tensors.items()
-    ]
-    overlaps = {
-        (step.result.name, operand): distance
-        for time, step in enumerate(program.steps, 1)
-        for operand, distance in graph.distances[time - 1].items()
-        if last[operand] == time and distance < step.result.bytes
+    blocks = {
+        name: Block((name,), tensor.bytes, first[name], last[name])
+        for name, tensor in graph.tensors.items()
     }
-    return blocks, overlaps
+    overlaps = {}
+    for time, step in enumerate(program.steps, 1):
+        result = step.result.name
+        distances = {o: d for o, d in graph.distances[time - 1].items() if last[o] == time}
+        same = next((o for o, d in distances.items() if d == SAME_PLACE), None)
+        if same is None:
+            overlaps.update({(result, o): d for o, d in distances.items() if d < step.result.bytes})
+        else:
+            before = blocks[same]
+            merged = replace(before, names=(*before.names, result), last=last[result])
+            blocks.update(dict.fromkeys(merged.names, merged))
+    return list(dict.fromkeys(blocks.values())), overlaps
 
 
 def lower_bound(blocks: Sequence[Block], overlaps: Overlaps) -> int:
@@ -195,17 +203,17 @@ def lower_bound(blocks: Sequence[Block], overlaps: Overlaps) -> int:
     All but the topmost tensor take their size rounded up to the alignment, and a result over its
     dying operand takes what it covers only once.
     """
-    operands: dict[str, list[tuple[Block, int]]] = {}
-    by_name = {block.name: block for block in blocks}
+    size = {name: block.bytes for block in blocks for name in block.names}
+    dying: dict[str, list[tuple[int, int]]] = {}
     for (result, operand), distance in overlaps.items():
-        operands.setdefault(result, []).append((by_name[operand], distance))
+        dying.setdefault(result, []).append((size[operand], distance))
     bound = 0
     for time in {block.first for block in blocks}:
         live = [block for block in blocks if block.first <= time <= block.last]
         need = sum(_aligned(block.bytes) for block in live)
         for block in live:
-            dying = [(o.bytes, d) for o, d in operands.get(block.name, ()) if o.last == time]
-            need -= _saving(block.bytes, dying)
+            if block.first == time:
+                need -= _saving(block.bytes, dying.get(block.names[0], []))
         bound = max(bound, need - max(_aligned(block.bytes) - block.bytes for block in live))
     return bound
 
@@ -237,7 +245,11 @@ def place(
     search.improve(target, nodes)
     if limit is not None and search.bytes > limit:
         return None
-    return {block.name: int(offset) for block, offset in zip(blocks, search.offsets, strict=True)}
+    return {
+        name: int(offset)
+        for block, offset in zip(blocks, search.offsets, strict=True)
+        for name in block.names
+    }
 
 
 class _Graph:
@@ -275,11 +287,15 @@ class _Graph:
         positions: dict[str, list[int]] = {}
         for position, tensor in enumerate(step.args[:-1]):
             positions.setdefault(tensor.name, []).append(position)
-        return {
-            name: max(step.inplace[position] for position in used)
-            for name, used in positions.items()
-            if name in self.tensors and all(position in step.inplace for position in used)
-        }
+        allowed = {}
+        for name, used in positions.items():
+            if name in self.tensors and all(position in step.inplace for position in used):
+                distances = {step.inplace[position] for position in used}
+                if SAME_PLACE not in distances:
+                    allowed[name] = max(distances)
+                elif max(distances) <= 0 and self.tensors[name].bytes == step.result.bytes:
+                    allowed[name] = SAME_PLACE
+        return allowed
 
     def ready(self, executed: int) -> Iterable[int]:
         """Steps that can run next."""
@@ -431,7 +447,7 @@ def _gaps(blocks: Sequence[Block], overlaps: Overlaps) -> np.ndarray:
     conflicts = (first[:, None] <= last) & (first <= last[:, None])
     np.fill_diagonal(conflicts, False)
     gaps = np.where(conflicts, sizes[:, None], _NO_CONFLICT)
-    index = {block.name: i for i, block in enumerate(blocks)}
+    index = {name: i for i, block in enumerate(blocks) for name in block.names}
     for (result, operand), distance in overlaps.items():
         i, j = index[result], index[operand]
         gaps[i, j] = min(_aligned(distance), gaps[i, j])
@@ -442,7 +458,7 @@ def _saving(result: int, operands: Sequence[tuple[int, int]]) -> int:
     """At most how many bytes a result can share with operands, given their sizes and distances."""
     if not operands:
         return 0
-    shared = _aligned(result) - min(_aligned(distance) for _, distance in operands)
+    shared = _aligned(result) - min(max(_aligned(distance), 0) for _, distance in operands)
     return max(0, min(shared, sum(_aligned(size) for size, _ in operands)))
 
 

@@ -23,7 +23,7 @@ from mcuforge.kernels.mve_common import (
     lesser,
     requantization,
 )
-from mcuforge.kernels.registry import Kernel, Operation, kernel
+from mcuforge.kernels.registry import SAME_PLACE, Kernel, Operation, kernel
 from mcuforge.kernels.requantize import accumulator_bound
 
 # Offsets of a gather load are bytes.
@@ -160,7 +160,7 @@ def _depthwise(operation: Operation) -> Kernel | None:
                     result = exact.vector(value, *constants[1:])
                     f.do(mve.vstrb_scatter_s32(address(y, out), scatter, result))
     # A channel is read entirely before it is written.
-    inplace = {0: 0} if operation.args[0].shape == operation.out.shape else {}
+    inplace = {0: SAME_PLACE} if operation.args[0].shape == operation.out.shape else {}
     macs = out_h * out_w * weight.size
     return Kernel(f.done(), (*args, store_offsets), macs=macs, inplace=inplace)
 

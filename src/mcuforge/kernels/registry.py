@@ -14,6 +14,10 @@ from tvm import ir, relax, tirx
 
 INTEGER_OP_PREFIX = "mcuforge."
 
+# In ``Kernel.inplace``: the result may lie over the operand if it has the same size and starts at
+# the same byte, but not anywhere below.
+SAME_PLACE = -1
+
 
 def integer_op(name: str, infer: Callable[..., tuple[Sequence[int], str]]) -> Callable:
     """Register the Relax operator ``mcuforge.<name>`` and return the function that calls it.
@@ -104,13 +108,13 @@ class Kernel:
             constant it takes.
         macs: multiply-accumulates it executes.
         inplace: for an operand index, how many bytes below the operand's first byte the result
-            must at least start if both share memory (0: the same place will do). Absent: never
-            share. The number follows from the order of the kernel's reads and writes: 0 for
-            elementwise kernels whose results are no wider than the operand, ``kernels.inplace``
-            computes it for sliding windows and in general. Kernels that pass over the operand
-            more than once after their first write (channel by channel over the whole image, say)
-            leave it out. Without ``restrict`` the compiler keeps the order of loads and stores as
-            written, so a kernel may load ahead at will, but never load later than it declares.
+            must at least start if both share memory (0: the same place or any below). Absent:
+            never share. The number follows from the order of the kernel's reads and writes: 0 for
+            elementwise kernels whose results are no wider than the operand; ``kernels.inplace``
+            computes it for sliding windows and in general. A kernel that reads a whole channel of
+            the operand before it writes the same bytes says SAME_PLACE; one that passes over the
+            operand again after its first write says nothing. The compiler keeps the order of loads
+            and stores as written, so a kernel may load earlier than it declares, but never later.
     """
 
     func: tirx.PrimFunc
