@@ -24,6 +24,7 @@ _FLOAT16_HELPERS = re.compile(r"^define weak .*? @__\w+hf\w*\(.*?^}\n", re.M | r
 _DEBUG_RECORDS = re.compile(r"^ +#dbg_\w+\(.*\)\n", re.M)
 _DEBUG_ATTACHMENTS = re.compile(r",? !dbg !\d+")
 _DEBUG_UNITS = re.compile(r"^!llvm\.dbg\.cu = .*\n", re.M)
+_DEFINITION = re.compile(r"^(define .*) \{$", re.M)
 
 
 def kernels_object(symbol: str, kernels: dict[str, LoweredKernel], target: Target) -> bytes:
@@ -131,4 +132,5 @@ def _without_additions(text: str) -> str:
     """LLVM assembly of a module without what TVM adds for its own runtime."""
     for pattern in (_FLOAT16_HELPERS, _DEBUG_RECORDS, _DEBUG_UNITS, _DEBUG_ATTACHMENTS):
         text = pattern.sub("", text)
-    return text
+    # What is called is C: nothing throws, and no unwinder needs to be linked.
+    return _DEFINITION.sub(r"\1 nounwind {", text)
