@@ -28,7 +28,7 @@ def model(seed: int = 0, float_io: bool = False) -> bytes:
     )
     weights = graph.constant(random.integers(-127, 128, (3, 256), dtype=np.int8), 0.01)
     offsets = graph.constant(random.integers(-500, 500, 3, dtype=np.int32), 0.004)
-    scores = graph.op("FULLY_CONNECTED", [flat, weights, offsets], Spec((1, 3), "int8", 0.9, 1))
+    scores = graph.op("FULLY_CONNECTED", [flat, weights, offsets], Spec((1, 3), "int8", 4.0, 1))
     return graph.build(scores)
 
 

@@ -28,7 +28,7 @@ def test_description_has_shapes_quantization_and_macs(tmp_path: Path) -> None:
         -3,
     )
     assert scores.bytes == 3
-    assert scores.scale == pytest.approx(0.9)
+    assert scores.scale == 4.0
     assert [op.op for op in description.operators] == ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]
     assert [op.macs for op in description.operators] == [64 * 4 * 9, 0, 3 * 256]
     assert description.macs == tiny.MACS

@@ -46,7 +46,7 @@ def test_a_board_fact_rebuilds_that_board(finished: Project) -> None:
 
 def test_a_flash_runner_changes_nothing_that_is_made(finished: Project) -> None:
     hardware = "results/firmware/tiny/nucleo_h743zi/clang/O1/firmware.elf"
-    finished.edit("config/boards.yaml", "- openocd\n", "- jlink\n")
+    finished.edit("config/boards.yaml", "[openocd, stm32", "[west, stm32")
     assert finished.plan() == {}
     assert "compile_model" not in finished.plan(hardware)
 
