@@ -1,0 +1,213 @@
+"""Requantization in three instructions an output on ARMv7E-M: SMMLA, SSAT, STRB.
+
+The accumulators of the blocks in ``isa.armv7em`` are 2^8 times TFLite's, with a bias of our own
+choice in them. An output is ``ssat8((high_word(acc * m) + c) >> shift)`` with one c and one shift
+for all channels. TFLite's requantization is a monotone function with at most 255 steps; this one is
+exact if each of its steps is at the same accumulator. For a multiplier m that means one interval
+for the bias, so multipliers next to the real factor are tried until an interval is not empty. What
+is returned has been checked against every step; nothing is approximate.
+
+Where TFLite rounds twice and outputs of both signs are in range, halves round away from zero, and
+no single line has all the steps: below zero they lie 2^31 / mantissa, that is one to two,
+accumulators further up. Then a second constant q is added to accumulators that are not negative.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mcuforge.kernels import arithmetic
+from mcuforge.kernels.isa.armv7em import SCALE_BITS
+from mcuforge.kernels.registry import Operation
+from mcuforge.kernels.requantize import Requantization, accumulator_bound, requantization
+
+_TRIES = 400
+_LIMIT = 1 << 31
+
+
+@dataclass(frozen=True)
+class HighWord:
+    """Constants of the formula above.
+
+    Attributes:
+        bias: (o,) int64, 2^8 times the operator's bias and everything else that is constant.
+        multiplier: (o,) int64 in (0, 2^31).
+        positive: (o,) int64, q; all zero unless ``signed``.
+        shift: 1 to 31, of all channels.
+        constant: c.
+        signed: q is needed.
+        constants: (o,) bool, channels whose output does not depend on the input: exact only if
+            their weights are taken as zero.
+        clamp: the outputs have to be clamped to (low, high) afterwards, or None.
+    """
+
+    bias: np.ndarray
+    multiplier: np.ndarray
+    positive: np.ndarray
+    shift: int
+    constant: int
+    signed: bool
+    constants: np.ndarray
+    clamp: tuple[int, int] | None
+
+    def per_channel(self) -> np.ndarray:
+        """What the blocks take behind the weights: (o, 1) m, or (o, 2) m and q; int32."""
+        columns = [self.multiplier, self.positive] if self.signed else [self.multiplier]
+        return np.stack(columns, axis=1).astype(np.int32)
+
+
+def high_word(operation: Operation, weight: np.ndarray) -> HighWord | None:
+    """Solve for the constants of a convolution or fully connected operator.
+
+    Args:
+        operation: operands x, weight, bias, scale; int8 throughout.
+        weight: its weights (o, ...), whatever the order behind o.
+
+    Returns:
+        None where the accumulators need more than 24 bits or no exact constants were found.
+    """
+    attrs = operation.attrs
+    bias, scale = operation.args[2].value.astype(np.int64), operation.args[3].value
+    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
+    low, high = _accumulator_ranges(attrs["input_zero_point"], weight, bias)
+    # Steps outside [-128, 127] do not exist: a clamp inside comes afterwards.
+    zero = attrs["zero_point"]
+    clamp = (attrs["clamp_min"], attrs["clamp_max"])
+    steps = np.arange(clamp[0] + 1 - zero, clamp[1] + 1 - zero)
+    first = _first_accumulators(exact, steps)
+    constants = ((first <= low[:, None]) | (first > high[:, None])).all(axis=1)
+    live, signed = np.flatnonzero(~constants), exact.negative != 0
+    largest = max((arithmetic.quantize_multiplier(scale[o]).shift for o in live), default=-6)
+    # m = mantissa * 2^(shift + 1 - SCALE_BITS + exponent) has to stay below 2^31.
+    most = SCALE_BITS - 1 - largest
+    # Multiples of four first: layers with the same shift share their code.
+    for shift in sorted(range(max(most - 4, 1), min(most, 22) + 1), key=lambda s: (s % 4 != 0, -s)):
+        # Without c an instruction operand is free; with it the accumulators are smaller.
+        for constant in (zero << shift,) if signed else (0, zero << shift):
+            solved = []
+            for o in live:
+                base = steps + zero - (constant >> shift)
+                channel = _channel(first[o], base, low[o], high[o], scale[o], shift, signed)
+                if channel is None:
+                    break
+                solved.append(channel)
+            else:
+                return _assemble(
+                    solved, live, constants, (first <= low[:, None]).sum(axis=1) + clamp[0],
+                    shift, constant, signed, clamp,
+                )  # fmt: skip
+    return None
+
+
+def _assemble(
+    solved: list[tuple[int, int, int]], live: np.ndarray, constants: np.ndarray,
+    values: np.ndarray, shift: int, constant: int, signed: bool, clamp: tuple[int, int],
+) -> HighWord | None:  # fmt: skip
+    bias, multiplier, positive = (np.zeros(len(constants), np.int64) for _ in range(3))
+    for o, channel in zip(live, solved, strict=True):
+        bias[o], multiplier[o], positive[o] = channel
+    for o in np.flatnonzero(constants):
+        # m = 2^30: the high word is a quarter of the accumulator.
+        bias[o], multiplier[o] = ((int(values[o]) << shift) - constant) << 2, 1 << 30
+        if not -_LIMIT <= bias[o] < _LIMIT:
+            return None
+    after = None if clamp == (-128, 127) else clamp
+    return HighWord(bias, multiplier, positive, shift, constant, signed, constants, after)
+
+
+def _accumulator_ranges(
+    zero_point: int, weight: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest accumulator of each channel over all int8 inputs."""
+    flat = weight.reshape(len(weight), -1).astype(np.int64)
+    up, down = 127 - zero_point, -128 - zero_point
+    positive, negative = flat.clip(min=0).sum(axis=1), flat.clip(max=0).sum(axis=1)
+    return bias + positive * down + negative * up, bias + positive * up + negative * down
+
+
+def _first_accumulators(exact: Requantization, steps: np.ndarray) -> np.ndarray:
+    """The smallest accumulator whose output (without zero point) reaches each step, (o, steps)."""
+    rows = []
+    for m, addend, shift in zip(
+        exact.multiplier.tolist(), exact.addend.tolist(), exact.shift.tolist(), strict=True
+    ):
+        row = []
+        for step in steps.tolist():
+            wanted = (step << shift) - addend
+            if m == 0:
+                row.append(-(1 << 40) if wanted <= 0 else 1 << 40)
+                continue
+            below_zero = -((exact.negative - wanted) // m)
+            row.append(below_zero if below_zero < 0 else max(-(-wanted // m), 0))
+        rows.append(row)
+    return np.array(rows, np.int64).reshape(len(rows), len(steps))
+
+
+def _channel(
+    first: np.ndarray, outputs: np.ndarray, low: int, high: int, scale: float, shift: int,
+    signed: bool,
+) -> tuple[int, int, int] | None:  # fmt: skip
+    """Bias, m and q with which ``outputs[k]`` is reached at accumulator ``first[k]``, or None."""
+    low, high, bits = int(low), int(high), 32 + shift
+    steps = list(zip(first.tolist(), outputs.tolist(), strict=True))
+    # Where (accumulator << SCALE_BITS) + bias, times m, has reached n << bits, and where not yet.
+    reached = [(max(a, low), n) for a, n in steps if a <= high]
+    missed = [(min(a - 1, high), n) for a, n in steps if a - 1 >= low]
+    real = float(np.ldexp(scale, bits - SCALE_BITS))
+    span = max((abs(a) for a, _ in steps if low < a <= high), default=1)
+    stride = max(1, int(real / ((span << SCALE_BITS) * 8 + 1)))
+    for attempt in range(_TRIES):
+        m = round(real) + (attempt + 1) // 2 * (stride if attempt & 1 else -stride)
+        if not 0 < m < _LIMIT:
+            continue
+        if signed:
+            split = _split(reached, missed, m, bits, low, high)
+            if split is not None:
+                return split[0], m, split[1]
+        else:
+            bias = _choose(*_interval(reached, missed, m, bits), low, high)
+            if bias is not None:
+                return bias, m, 0
+    return None
+
+
+def _interval(
+    reached: list[tuple[int, int]], missed: list[tuple[int, int]], m: int, bits: int
+) -> tuple[int, int]:
+    least = max((-(-(n << bits) // m) - (a << SCALE_BITS) for a, n in reached), default=-(1 << 62))
+    most = min((-(-(n << bits) // m) - 1 - (a << SCALE_BITS) for a, n in missed), default=1 << 62)
+    return least, most
+
+
+def _choose(least: int, most: int, low: int, high: int) -> int | None:
+    """A bias in [least, most] that keeps the accumulators within 32 bits."""
+    inside = max(least, -_LIMIT - (low << SCALE_BITS))
+    outside = min(most, _LIMIT - 1 - (high << SCALE_BITS))
+    if inside > outside:
+        return None
+    return min(max((inside + outside) // 2, inside), outside)
+
+
+def _split(
+    reached: list[tuple[int, int]], missed: list[tuple[int, int]], m: int, bits: int, low: int,
+    high: int,
+) -> tuple[int, int] | None:  # fmt: skip
+    """Bias and q for steps that lie on two lines, one up to the zero point and one above it.
+
+    The accumulator is negative exactly when the output is below the zero point: that is the step
+    to 0 of the lower line.
+    """
+    lower = _interval([r for r in reached if r[1] <= 0], [r for r in missed if r[1] <= 0], m, bits)
+    upper = _interval([r for r in reached if r[1] > 0], [r for r in missed if r[1] > 0], m, bits)
+    if lower[0] > lower[1] or upper[0] > upper[1]:
+        return None
+    below = _choose(*lower, low, high)
+    above = _choose(*upper, low, high)
+    if below is None or above is None:
+        return None
+    # Where a side has no step in range its interval is open: stay close to the other.
+    if lower[1] - lower[0] > 1 << 40:
+        below = min(max(above, lower[0]), lower[1])
+    elif upper[1] - upper[0] > 1 << 40:
+        above = min(max(below, upper[0]), upper[1])
+    return (below, above - below) if 0 <= above - below < 1 << 20 else None

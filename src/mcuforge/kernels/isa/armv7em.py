@@ -1,0 +1,667 @@
+"""ARMv7E-M: the DSP extension of Cortex-M4, M7 and M33.
+
+Most entries here are not single instructions but blocks of them: the inner loops of convolutions.
+Compilers schedule such loops with fourteen registers only by spilling, at about a third more
+instructions, and gcc and clang differ; as assembly a block costs what is written here.
+
+The arithmetic of the blocks:
+
+**Two weights in a halfword.** SMLAD multiplies pairs of halfwords. A word with the int8 weights
+w0..w3 of four input channels holds the halfwords ``w0 + 256 w1`` and ``w2 + 256 w3`` (see
+``pack_weights``), and SXTB16 of it w0 and w2. With each input pair (x0, x1) kept as two halfwords
+b = x1 - 127 and a = 256 x0 - b, both within int16 for every int8 x0 and x1,
+
+    (w0 + 256 w1) b + w0 a = 256 (w0 x0 + w1 (x1 - 127)),
+
+so that four multiply-accumulates take two SMLAD and half an unpacking, from weights that are
+stored as bytes. Accumulators are 256 times the sum, and the 127s are constants for the bias.
+Intermediate overflow is harmless: the arithmetic is modulo 2^32, only the sum has to fit 24 bits.
+
+**Requantization.** ``ssat8((smmul(acc, m) + c) >> s)``, or SMMLA with c, where m, c, s and the bias
+inside acc are solved for at compile time (see ``kernels.armv7em_requantize``). Where the rounding
+depends on the sign, ``acc += acc >= 0 ? q : 0`` goes first (BIC and ADD).
+"""
+
+from functools import cache
+
+import numpy as np
+
+from mcuforge.kernels.isa import Instruction, instruction
+
+FEATURE = "dsp"
+SCALE_BITS = 8
+"""Accumulators of the dot blocks are 2^SCALE_BITS times the sum of products."""
+
+_SCRATCH = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11")
+
+
+def pack_weights(weights: np.ndarray) -> np.ndarray:
+    """int8 weights (..., 4 k) as words (..., k) int32: halfwords w0 + 256 w1 and w2 + 256 w3.
+
+    The second byte of a halfword is therefore one less than its weight where the first is negative.
+
+    Raises:
+        ValueError: a weight of -128 follows a negative one; the sum does not fit a halfword.
+    """
+    quads = weights.astype(np.int64).reshape(*weights.shape[:-1], -1, 4)
+    halves = quads[..., 0::2] + 256 * quads[..., 1::2]
+    if halves.size and halves.min() < -(2**15):
+        raise ValueError("weights do not fit pairwise in halfwords")
+    words = (halves[..., 0] & 0xFFFF) | ((halves[..., 1] & 0xFFFF) << 16)
+    return words.astype(np.uint32).view(np.int32)
+
+
+# GCC 12 clones functions for constant addresses; when it then expresses one address by another
+# (it does where one pointer advances twice as fast), it loses sight of the stores and drops calls.
+_OPAQUE = '__asm("" : "+r"(in), "+r"(out));'
+
+
+def _name(*parts: object) -> str:
+    return "_".join(str(part) for part in parts if part != "")
+
+
+def _assembly(lines: list[str], operands: str, clobbers: str) -> str:
+    """An asm statement over fixed registers; ``operands`` are its in- and outputs."""
+    text = "\n".join(f'    "{line}\\n"' for line in lines)
+    return f"__asm volatile(\n{text}\n    : {operands}\n    :\n    : {clobbers});"
+
+
+def _requantize(acc: str, m: str, q: str, c: str, scratch: str, shift: int, signed: bool) -> list:
+    """Assembly for one output; ``c`` empty means 0."""
+    lines = []
+    if signed:
+        lines += [f"bic {scratch}, {q}, {acc}, asr #31", f"add {acc}, {acc}, {scratch}"]
+    high = f"smmla {acc}, {acc}, {m}, {c}" if c else f"smmul {acc}, {acc}, {m}"
+    return [*lines, high, f"ssat {acc}, #8, {acc}, asr #{shift}"]
+
+
+_PORTABLE_REQUANTIZE = """\
+{signed}int32_t high = (int32_t)(((int64_t)(int32_t)acc * m) >> 32) + {c};
+high >>= {shift};
+high = high < -128 ? -128 : high > 127 ? 127 : high;"""
+
+
+def _portable_requantize(shift: int, signed: bool, c: str) -> str:
+    sign = "acc += (int32_t)acc < 0 ? 0u : (uint32_t)q;\n" if signed else ""
+    return _PORTABLE_REQUANTIZE.format(signed=sign, c=c, shift=shift)
+
+
+def _indent(text: str, depth: int) -> str:
+    return text.replace("\n", "\n" + "    " * depth)
+
+
+DOT_SHAPES = ((2, 3), (1, 3), (4, 1), (3, 1), (2, 1), (1, 1))
+"""(channels, pixels) for which there is a dot block."""
+
+
+@cache
+def dot(channels: int, pixels: int, unroll: int, shift: int, signed: bool) -> Instruction:
+    """Block ``dot(x, stream, y)``: all output channels of one or three pixels.
+
+    x: the pixels' inputs as ``widen`` writes them. y: int8 outputs, channels adjacent. stream:
+    int32 words: bytes behind the header; words of x; c; bytes from one pixel of y to the next;
+    then for each group of ``channels`` output channels: their biases (2^8 times, everything
+    folded in), for each four input channels a word of weights per output channel, and m or the
+    pair (m, q) per output channel.
+
+    Args:
+        channels: output channels in a group.
+        pixels: 3, or 1.
+        unroll: steps the inner loop is unrolled; divides their number. A step takes 4 input
+            channels for three pixels, 8 for one.
+        shift: of the requantization.
+        signed: its rounding depends on the sign.
+    """
+    if (channels, pixels) not in DOT_SHAPES:
+        raise ValueError(f"no dot block for {channels} channels by {pixels} pixels")
+    lines = (
+        _dot3(channels, unroll, shift, signed)
+        if pixels == 3
+        else _dot1(channels, unroll, shift, signed)
+    )
+    per_channel = "const int32_t m = *w++;"
+    if signed:
+        per_channel += "\n        const int32_t q = *w++;"
+    name = f"dot_{channels}x{pixels}_u{unroll}_s{shift}" + ("_signed" if signed else "")
+    return instruction(
+        name=name,
+        feature=FEATURE,
+        result="void",
+        params=(("x", "handle"), ("stream", "handle"), ("y", "handle")),
+        semantics=None,
+        c='register const void *r0 __asm("r0") = x;\n'
+        'register const void *r1 __asm("r1") = stream;\n'
+        'register void *r2 __asm("r2") = y;\n'
+        + _assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2)', '"r3", "r12", "cc", "memory"'),
+        portable=f"""\
+const int32_t *w = stream;
+const int32_t bytes = w[0], words = w[1], c = w[2], pitch = w[3];
+const int32_t *const end = w + 4 + bytes / 4;
+const int32_t steps = words / {2 * pixels};
+int8_t *out = y;
+for (w += 4; w < end; out += {channels}) {{
+    uint32_t accs[{channels}][{pixels}];
+    for (int i = 0; i < {channels}; ++i) {{
+        for (int p = 0; p < {pixels}; ++p) {{
+            accs[i][p] = (uint32_t)w[i];
+        }}
+    }}
+    w += {channels};
+    const int16_t *in = x;
+    for (int32_t step = 0; step < steps; ++step) {{
+        for (int i = 0; i < {channels}; ++i) {{
+            const uint32_t word = (uint32_t)*w++;
+            for (int p = 0; p < {pixels}; ++p) {{
+                const int16_t *b = in + 2 * p, *a = b + {2 * pixels};
+                accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * b[0]);
+                accs[i][p] += (uint32_t)((int16_t)(word >> 16) * b[1]);
+                accs[i][p] += (uint32_t)((int8_t)(word & 0xffu) * a[0]);
+                accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);
+            }}
+        }}
+        in += {4 * pixels};
+    }}
+    for (int i = 0; i < {channels}; ++i) {{
+        {per_channel}
+        for (int p = 0; p < {pixels}; ++p) {{
+            uint32_t acc = accs[i][p];
+            {_indent(_portable_requantize(shift, signed, "c"), 3)}
+            out[p * pitch + i] = (int8_t)high;
+        }}
+    }}
+}}""",
+        llvm=None,
+        header="",
+        writes=("y",),
+        shared=True,
+    )
+
+
+def _dot3(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
+    """Three pixels: r0 x, r1 stream, lr y, weights r11 r12, inputs r4-r6, accumulators below."""
+    accs = [["r2", "r7", "r9"], ["r3", "r8", "r10"]][:channels]
+    weights = ["r11", "r12"][:channels]
+    load = "ldrd r11, r12, [r1], #8" if channels == 2 else "ldr r11, [r1], #4"
+
+    def step(first: bool) -> list[str]:
+        lines = ["ldmia r0!, {r4, r5, r6}", load]
+        # The first step reads the bias from the first pixel's accumulator, written last.
+        for pixel, x in ((2, "r6"), (1, "r5"), (0, "r4")):
+            for acc, w in zip(accs, weights, strict=True):
+                lines.append(f"smlad {acc[pixel]}, {w}, {x}, {acc[0 if first else pixel]}")
+        lines += ["ldmia r0!, {r4, r5, r6}", *(f"sxtb16 {w}, {w}" for w in weights)]
+        for pixel, x in enumerate(("r4", "r5", "r6")):
+            for acc, w in zip(accs, weights, strict=True):
+                lines.append(f"smlad {acc[pixel]}, {w}, {x}, {acc[pixel]}")
+        return lines
+
+    # Stack: 0 end of stream, 4 end of x, 8 c, 12 pitch, 16 x.
+    lines = ["push {r4-r11, lr}", "mov lr, r2", "ldmia r1!, {r4, r5, r6, r7}"]
+    lines += ["add r4, r4, r1", "add r5, r0, r5, lsl #2", "push {r0}", "push {r4-r7}", "1:"]
+    lines.append("ldrd r2, r3, [r1], #8" if channels == 2 else "ldr r2, [r1], #4")
+    for index in range(unroll):
+        lines += step(index == 0)
+    lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "beq 3f", "2:"]
+    for _ in range(unroll):
+        lines += step(False)
+    lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "bne 2b", "3:"]
+    lines += ["ldr r0, [sp, #16]", "ldrd r4, r5, [sp, #8]"]
+    if not signed:
+        lines.append(load)
+    for acc, m in zip(accs, weights, strict=True):
+        if signed:
+            m = "r11"
+            lines.append("ldrd r11, r12, [r1], #8")
+        for pixel, place in ((2, "[lr, r5, lsl #1]"), (1, "[lr, r5]"), (0, "[lr], #1")):
+            lines += _requantize(acc[pixel], m, "r12", "r4", "r6", shift, signed)
+            lines.append(f"strb {acc[pixel]}, {place}")
+    lines += ["ldr r6, [sp]", "cmp r1, r6", "bne 1b", "add sp, sp, #20", "pop {r4-r11, lr}"]
+    return lines
+
+
+def _dot1(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
+    """One pixel: r0 x, r1 stream, inputs r4-r7, weights r8-r11, accumulators r2 r3 r12 lr."""
+    accs = ["r2", "r3", "r12", "lr"][:channels]
+    weights = ["r8", "r9", "r10", "r11"][:channels]
+
+    def load(registers: list[str]) -> str:
+        if len(registers) == 1:
+            return f"ldr {registers[0]}, [r1], #4"
+        return f"ldmia r1!, {{{', '.join(registers)}}}"
+
+    def step() -> list[str]:
+        lines = ["ldmia r0!, {r4, r5, r6, r7}"]
+        for b, a in (("r4", "r5"), ("r6", "r7")):
+            lines.append(load(weights))
+            lines += [f"smlad {c}, {w}, {b}, {c}" for c, w in zip(accs, weights, strict=True)]
+            lines += [f"sxtb16 {w}, {w}" for w in weights]
+            lines += [f"smlad {c}, {w}, {a}, {c}" for c, w in zip(accs, weights, strict=True)]
+        return lines
+
+    # Stack: 0 end of stream, 4 end of x, 8 c, 12 x, 16 y.
+    lines = ["push {r4-r11, lr}", "ldmia r1!, {r4, r5, r6, r7}", "mov r7, r0"]
+    lines += ["add r4, r4, r1", "add r5, r0, r5, lsl #2", "push {r2}", "push {r4-r7}", "1:"]
+    lines += [load(accs), "2:"]
+    for _ in range(unroll):
+        lines += step()
+    lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "bne 2b"]
+    lines += ["ldrd r4, r0, [sp, #8]", "ldr r5, [sp, #16]"]
+    if not signed:
+        lines.append(load(weights))
+    for index, (acc, m) in enumerate(zip(accs, weights, strict=True)):
+        if signed:
+            m = "r8"
+            lines.append("ldrd r8, r9, [r1], #8")
+        lines += _requantize(acc, m, "r9", "r4", "r6", shift, signed)
+        lines.append(f"strb {acc}, [r5, #{index}]")
+    lines += [f"adds r5, r5, #{channels}", "str r5, [sp, #16]", "ldr r6, [sp]", "cmp r1, r6"]
+    lines += ["bne 1b", "add sp, sp, #20", "pop {r4-r11, lr}"]
+    return lines
+
+
+@cache
+def widen(pixels: int) -> Instruction:
+    """Block ``widen(x, wide, count)``: int8 inputs as the dot blocks take them.
+
+    x: ``count`` int8, any alignment; the last four are filled up with zeros. wide: int32 words;
+    this pixel's are 2 * pixels apart for each four inputs, first the pair of b, ``pixels`` words
+    further the pair of a (see the module).
+
+    Args:
+        pixels: how many pixels the dot block takes.
+    """
+    return instruction(
+        name=f"widen_{pixels}",
+        feature=FEATURE,
+        result="void",
+        params=(("x", "handle"), ("wide", "handle"), ("count", "int32")),
+        semantics=None,
+        c=f"""\
+const uint8_t *in = x;
+uint32_t *out = wide;
+const int32_t quads = count / 4, rest = count % 4;
+uint32_t minus_127 = 0xff81ff81u, high_bytes = 0xff00ff00u;
+{_OPAQUE}
+/* Kept in registers: as constants they would be built again for every use. */
+__asm("" : "+r"(minus_127), "+r"(high_bytes));
+#pragma GCC unroll 4
+for (int32_t i = 0; i < quads; ++i) {{
+    uint32_t word, b, a;
+    memcpy(&word, in + 4 * i, 4);
+    __asm("sxtab16 %0, %1, %2, ror #8" : "=r"(b) : "r"(minus_127), "r"(word));
+    a = high_bytes & (word << 8);
+    __asm("ssub16 %0, %1, %2" : "=r"(a) : "r"(a), "r"(b));
+    out[{2 * pixels} * i] = b;
+    out[{2 * pixels} * i + {pixels}] = a;
+}}
+if (rest != 0) {{
+    uint32_t word = 0, b, a;
+    for (int32_t i = 0; i < rest; ++i) {{
+        word |= (uint32_t)in[4 * quads + i] << (8 * i);
+    }}
+    __asm("sxtab16 %0, %1, %2, ror #8" : "=r"(b) : "r"(minus_127), "r"(word));
+    a = high_bytes & (word << 8);
+    __asm("ssub16 %0, %1, %2" : "=r"(a) : "r"(a), "r"(b));
+    out[{2 * pixels} * quads] = b;
+    out[{2 * pixels} * quads + {pixels}] = a;
+}}""",
+        portable=f"""\
+const int8_t *in = x;
+int16_t *out = wide;
+for (int32_t i = 0; i < count; i += 2) {{
+    const int b = (i + 1 < count ? in[i + 1] : 0) - 127;
+    int16_t *const place = out + {4 * pixels} * (i / 4) + i / 2 % 2;
+    place[0] = (int16_t)b;
+    place[{2 * pixels}] = (int16_t)(256 * in[i] - b);
+}}
+if (count % 4 == 1 || count % 4 == 2) {{
+    int16_t *const place = out + {4 * pixels} * (count / 4) + 1;
+    place[0] = -127;
+    place[{2 * pixels}] = 127;
+}}""",
+        llvm=None,
+        header="",
+        writes=("wide",),
+        shared=True,
+    )
+
+
+@cache
+def widen_value(pixels: int) -> Instruction:
+    """Block ``widen_value(wide, quads, value)``: as ``widen`` of 4 * quads times one value."""
+    text = f"""\
+uint32_t *out = wide;
+const uint32_t b = (uint32_t)(value - 127) & 0xffffu;
+const uint32_t a = (256u * (uint32_t)value - b) & 0xffffu;
+for (int32_t i = 0; i < quads; ++i) {{
+    out[{2 * pixels} * i] = b | (b << 16);
+    out[{2 * pixels} * i + {pixels}] = a | (a << 16);
+}}"""
+    return instruction(
+        name=f"widen_value_{pixels}",
+        feature=FEATURE,
+        result="void",
+        params=(("wide", "handle"), ("quads", "int32"), ("value", "int32")),
+        semantics=None,
+        c=text,
+        portable=text,
+        llvm=None,
+        header="",
+        writes=("wide",),
+        shared=True,
+    )
+
+
+copy_bytes = instruction(
+    name="copy_bytes",
+    feature=FEATURE,
+    result="void",
+    params=(("x", "handle"), ("y", "handle"), ("count", "int32")),
+    semantics=None,
+    c="memcpy(y, x, (size_t)count);",
+    portable="memcpy(y, x, (size_t)count);",
+    llvm=None,
+    header="",
+    writes=("y",),
+)
+"""``count`` bytes from x to y; with a constant count a handful of word moves."""
+
+
+def pack_taps(rows: np.ndarray, width: int) -> np.ndarray:
+    """int8 kernel rows (..., width) of a depthwise convolution as words (..., k) int32.
+
+    For width 3 one word: bytes 1 and 3 are taps 0 and 1, bytes 0 and 2 taps 1 and 2. For others
+    a word for every four taps: bytes 1 and 3 the first two, 0 and 2 the next two, zero-padded.
+    Masked with 0xff00ff00, before and after a shift left by 8, a word gives two pairs of halfwords
+    that are 2^8 times the taps.
+    """
+    if width == 3:
+        order = rows[..., [1, 0, 2, 1]]
+    else:
+        padded = np.zeros((*rows.shape[:-1], -(-width // 4) * 4), rows.dtype)
+        padded[..., :width] = rows
+        order = padded.reshape(*rows.shape[:-1], -1, 4)[..., [2, 0, 3, 1]]
+    packed = np.ascontiguousarray(order, np.int8).view("<i4")
+    return packed.reshape(*rows.shape[:-1], -1)
+
+
+_PLANE_PARAMS = (("x", "handle"), ("stream", "handle"), ("y", "handle"), ("c", "int32"))
+
+
+def _portable_plane(
+    out_shape: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], pitch: int,
+    step: int, shift: int, signed: bool,
+) -> str:  # fmt: skip
+    """Plain C of the depthwise blocks."""
+    (height, width), (taps_y, taps_x), (sy, sx) = out_shape, kernel, strides
+    words = 1 if taps_x == 3 else -(-taps_x // 4)
+    # Byte of a word that holds tap k of the row.
+    byte = "(k == 0 ? 1 : k == 1 ? 0 : 2)" if taps_x == 3 else "((k & 1) * 2 + ((k & 2) ? 0 : 1))"
+    q = "const int32_t q = *w++;\n" if signed else ""
+    return f"""\
+const int32_t *w = stream;
+const int32_t bias = *w++;
+const int32_t m = *w++;
+{q}int8_t *out = y;
+for (int oy = 0; oy < {height}; ++oy) {{
+    for (int ox = 0; ox < {width}; ++ox) {{
+        uint32_t acc = (uint32_t)bias;
+        for (int ky = 0; ky < {taps_y}; ++ky) {{
+            const int16_t *row = (const int16_t *)x + (oy * {sy} + ky) * {pitch} + ox * {sx};
+            for (int k = 0; k < {taps_x}; ++k) {{
+                const uint32_t word = (uint32_t)w[ky * {words} + k / 4];
+                const int tap = (int8_t)((word >> (8 * {byte})) & 0xffu);
+                acc += (uint32_t)(row[k] * tap * 256);
+            }}
+        }}
+        {_indent(_portable_requantize(shift, signed, "c"), 2)}
+        *out = (int8_t)high;
+        out += {step};
+    }}
+}}"""
+
+
+@cache
+def depthwise_3x3(
+    height: int, width: int, stride: int, pitch: int, step: int, shift: int, signed: bool,
+    constant: bool, unroll: int,
+) -> Instruction:  # fmt: skip
+    """Block ``depthwise_3x3(x, stream, y, c)``: one channel, 3x3, stride 1 or 2.
+
+    x: int16 plane, aligned to words, padded so that every tap is inside. stream: int32 bias, m, q
+    if signed, and a word for each kernel row (``pack_taps``). y: int8 outputs ``step`` bytes apart.
+
+    Two neighbouring outputs take the pairs (x0, x1) and (x2, x3) of each row, one LDRD:
+    SMLAD (x0, x1) (w0, w1) + SMLABT x2 w2, and SMLATB x1 w0 + SMLAD (x2, x3) (w1, w2).
+
+    Args:
+        height, width: of the output.
+        stride: in both directions.
+        pitch: elements from row to row of x, even, below 252.
+        step: bytes from output to output, below 2048.
+        shift: of the requantization.
+        signed: its rounding depends on the sign.
+        constant: c is not 0.
+        unroll: at most so many pairs of outputs are unrolled.
+    """
+    name = _name(
+        "depthwise_3x3", f"{height}x{width}", f"t{stride}", f"p{pitch}", f"o{step}", f"u{unroll}",
+        f"s{shift}", "signed" if signed else "c" if constant else "",
+    )  # fmt: skip
+    lines = _depthwise_3x3(height, width, stride, 2 * pitch, step, shift, signed, constant, unroll)
+    unused = "" if signed or constant else "(void)c;\n"
+    return instruction(
+        name=name,
+        feature=FEATURE,
+        result="void",
+        params=_PLANE_PARAMS,
+        semantics=None,
+        c='register const void *r0 __asm("r0") = x;\n'
+        'register const void *r1 __asm("r1") = stream;\n'
+        'register void *r2 __asm("r2") = y;\n'
+        'register int32_t r3 __asm("r3") = c;\n'
+        + _assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)', '"r12", "cc", "memory"'),
+        portable=unused
+        + _portable_plane(
+            (height, width), (3, 3), (stride, stride), pitch, step, shift, signed
+        ).replace("+ c;", "+ c;" if signed or constant else ";"),
+        llvm=None,
+        header="",
+        writes=("y",),
+        shared=True,
+    )
+
+
+def _depthwise_3x3(
+    height: int, width: int, stride: int, pitch: int, step: int, shift: int, signed: bool,
+    constant: bool, unroll: int,
+) -> list[str]:  # fmt: skip
+    """r0 x, r1 y, r2 bias, r3 m, r4-r9 the rows' taps (w0, w1) and (w1, w2), r10 r11 inputs,
+    r12 lr accumulators. ``pitch`` in bytes."""
+    taps = (("r4", "r5"), ("r6", "r7"), ("r8", "r9"))
+    group = 2 if stride == 1 else 1
+    groups, rest = divmod(width, group)
+    limit = unroll * 2 // group
+    per_loop = max(d for d in range(1, limit + 1) if groups % d == 0) if groups else 0
+    loops = groups // per_loop if groups else 0
+    row_bytes = 4 * per_loop * loops
+
+    lines = ["push {r4-r11, lr}", "mov r12, r2"]
+    lines.append("ldm r1!, {r2, r10, r11}" if signed else "ldm r1!, {r2, r10}")
+    # Stack: 0 end of row, 4 end of plane, 8 q, 12 c.
+    lines += ["push {r3}", "push {r11}", "mov r3, r10", "ldm r1, {r4, r6, r8}", "mov r1, r12"]
+    for first, second in taps:
+        lines += [f"lsl {second}, {first}, #8", f"and {first}, {first}, #0xff00ff00"]
+        lines.append(f"and {second}, {second}, #0xff00ff00")
+    plane = pitch * stride * height
+    lines += [f"movw r10, #{plane & 0xFFFF}"]
+    if plane >> 16:
+        lines.append(f"movt r10, #{plane >> 16}")
+    lines += ["add r10, r10, r0", f"addw r11, r0, #{row_bytes}", "push {r10}", "push {r11}"]
+
+    def store(acc: str, offset: int, after: int) -> list[str]:
+        code, c = [], ""
+        if signed:
+            code.append("ldrd r10, r11, [sp, #8]")
+            c = "r11"
+        elif constant:
+            code.append("ldr r10, [sp, #12]")
+            c = "r10"
+        code += _requantize(acc, "r3", "r10", c, "r10", shift, signed)
+        place = f"[r1], #{after}" if after else f"[r1, #{offset}]"
+        return [*code, f"strb {acc}, {place}"]
+
+    def advance(outputs: list[str]) -> list[str]:
+        if step < 256:
+            return [line for acc in outputs for line in store(acc, 0, step)]
+        code = [line for i, acc in enumerate(outputs) for line in store(acc, i * step, 0)]
+        return [*code, f"addw r1, r1, #{len(outputs) * step}"]
+
+    def pair(column: int) -> list[str]:
+        code = []
+        for row, (w01, w12) in enumerate(taps):
+            a, b = ("r2", "r2") if row == 0 else ("r12", "lr")
+            code += [
+                f"ldrd r10, r11, [r0, #{row * pitch + column}]",
+                f"smlad r12, r10, {w01}, {a}",
+                f"smlatb lr, r10, {w01}, {b}",
+                f"smlabt r12, r11, {w12}, r12",
+                f"smlad lr, r11, {w12}, lr",
+            ]
+        return code + advance(["r12", "lr"])
+
+    def single(column: int) -> list[str]:
+        code = []
+        for row, (w01, w12) in enumerate(taps):
+            code += [
+                f"ldrd r10, r11, [r0, #{row * pitch + column}]",
+                f"smlad r12, r10, {w01}, {'r2' if row == 0 else 'r12'}",
+                f"smlabt r12, r11, {w12}, r12",
+            ]
+        return code + advance(["r12"])
+
+    output = pair if stride == 1 else single
+    lines += ["1:"]
+    if loops > 1:
+        lines.append("2:")
+    for index in range(per_loop):
+        lines += output(4 * index)
+    if loops > 1:
+        lines += [f"adds r0, r0, #{4 * per_loop}", "ldr r10, [sp]", "cmp r0, r10", "bne 2b"]
+    done = row_bytes if loops > 1 else 0
+    if rest:
+        lines += single(row_bytes - done)
+    row_step = pitch * stride
+    if row_step != done:
+        lines.append(f"{'addw' if row_step > done else 'subw'} r0, r0, #{abs(row_step - done)}")
+    if loops > 1:
+        lines += [f"addw r10, r10, #{row_step}", "str r10, [sp]"]
+        if rest:  # r10 was used for the last output
+            lines[-2:] = ["ldr r10, [sp]", f"addw r10, r10, #{row_step}", "str r10, [sp]"]
+    return [*lines, "ldr r11, [sp, #4]", "cmp r0, r11", "bne 1b", "add sp, sp, #16",
+            "pop {r4-r11, lr}"]  # fmt: skip
+
+
+@cache
+def depthwise(
+    out_shape: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], pitch: int,
+    step: int, shift: int, signed: bool,
+) -> Instruction:  # fmt: skip
+    """Block ``depthwise(x, stream, y, c)``: one channel, any kernel and strides.
+
+    As ``depthwise_3x3``; x has one more element than its taps reach, and the stream
+    ``pack_taps`` of every kernel row.
+    """
+    (height, width), (taps_y, taps_x), (sy, sx) = out_shape, kernel, strides
+    pairs = -(-taps_x // 2)
+    words = 1 if taps_x == 3 else -(-taps_x // 4)
+    name = _name(
+        "depthwise", f"{taps_y}x{taps_x}", f"{height}x{width}", f"t{sy}x{sx}", f"p{pitch}",
+        f"o{step}", f"s{shift}", "signed" if signed else "",
+    )  # fmt: skip
+    second = "(word & 0xff0000u) << 8 >> 16" if taps_x == 3 else "(word << 8) & 0xff00ff00u"
+    sign = "acc += acc < 0 ? 0 : q;\n        " if signed else ""
+    q = "const int32_t q = *w++;\n" if signed else ""
+    return instruction(
+        name=name,
+        feature=FEATURE,
+        result="void",
+        params=_PLANE_PARAMS,
+        semantics=None,
+        c=f"""\
+const int32_t *w = stream;
+const int32_t bias = *w++;
+const int32_t m = *w++;
+{q}uint32_t taps[{2 * taps_y * words}];
+for (int i = 0; i < {taps_y * words}; ++i) {{
+    const uint32_t word = (uint32_t)w[i];
+    taps[2 * i] = word & 0xff00ff00u;
+    taps[2 * i + 1] = {second};
+}}
+const int16_t *in = x;
+int8_t *out = y;
+{_OPAQUE}
+for (int oy = 0; oy < {height}; ++oy) {{
+    for (int ox = 0; ox < {width}; ++ox) {{
+        int32_t acc = bias;
+#pragma GCC unroll 16
+        for (int ky = 0; ky < {taps_y}; ++ky) {{
+#pragma GCC unroll 16
+            for (int k = 0; k < {pairs}; ++k) {{
+                const uint32_t pair = taps[ky * {2 * words} + k];
+                uint32_t xs;
+                memcpy(&xs, in + ky * {pitch} + 2 * k, 4);
+                __asm("smlad %0, %1, %2, %0" : "+r"(acc) : "r"(xs), "r"(pair));
+            }}
+        }}
+        in += {sx};
+        {sign}__asm("smmla %0, %0, %1, %2" : "+r"(acc) : "r"(m), "r"(c));
+        __asm("ssat %0, #8, %0, asr #{shift}" : "+r"(acc));
+        *out = (int8_t)acc;
+        out += {step};
+    }}
+    in += {sy * pitch - width * sx};
+}}""",
+        portable=_portable_plane(out_shape, kernel, strides, pitch, step, shift, signed),
+        llvm=None,
+        header="",
+        writes=("y",),
+        shared=True,
+    )
+
+
+@cache
+def plane(height: int, width: int, step: int, pitch: int) -> Instruction:
+    """Block ``plane(x, y)``: one channel of an int8 image (height, width, step) as int16 rows.
+
+    Args:
+        height, width: of the image.
+        step: its channels.
+        pitch: elements from row to row of y.
+    """
+    loops = """\
+{outer}for (int row = 0; row < {height}; ++row) {{{pragma}
+    for (int i = 0; i < {width}; ++i) {{
+        out[i] = *in;
+        in += {step};
+    }}
+    out += {pitch};
+}}"""
+    values = {"height": height, "width": width, "step": step, "pitch": pitch}
+    pointers = "const int8_t *in = x;\nint16_t *out = y;\n"
+    unrolled = loops.format(
+        outer="#pragma GCC unroll 1\n", pragma="\n#pragma GCC unroll 8", **values
+    )
+    return instruction(
+        name=_name("plane", f"{height}x{width}", f"o{step}", f"p{pitch}"),
+        feature=FEATURE,
+        result="void",
+        params=(("x", "handle"), ("y", "handle")),
+        semantics=None,
+        c=f"{pointers}{_OPAQUE}\n{unrolled}",
+        portable=pointers + loops.format(outer="", pragma="", **values),
+        llvm=None,
+        header="",
+        writes=("y",),
+        shared=True,
+    )
