@@ -278,6 +278,7 @@ static void help(void) {
         "  HH[HH]*    : Load 8-bit hex byte(s) until N bytes\r\n"
         "  print [N] [offset=0]\r\n"
         "             : Print N bytes at offset as hex\r\n"
+        "b64 DATA     : As db HH[HH]*, in base64\r\n"
         "infer N [W=10]: Load input, execute N inferences after W warmup loops\r\n"
         "results      : Return the result fp32 vector\r\n");
 }
@@ -362,21 +363,40 @@ static int hex_digit(char c) {
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* `db HH..%` without a buffer for the line: each pair of digits goes where it belongs as it comes,
- * so a command may load any number of bytes. `c` is the first digit. */
+/* 1 if the byte had a place. EEMBC: disregard the remainder of the digits when done. */
+static int store(uint32_t byte) {
+    if (buffer.position >= buffer.size) {
+        return 0;
+    }
+    *buffer_byte(buffer.position++) = (uint8_t)(byte ^ pixel_flip());
+    return 1;
+}
+
+static void report_load(int overflow, uint32_t start) {
+    if (overflow && start == buffer.position) {
+        print_text("e-[Buffer is full: use 'db load' first]\r\n");
+    } else if (buffer.position == buffer.size) {
+        print_text("m-load-done\r\n");
+    }
+}
+
+/* The data of a command, from its first character on, needs no buffer for the line: it goes where
+ * it belongs as it comes, so a command may load any number of bytes. */
+
+/* `db HH[HH]*%`: pairs of hexadecimal digits. */
 static void db_digits(char c) {
     uint32_t start = buffer.position;
     uint32_t digits = 0;
     char pair[3] = {0};
     char invalid[3] = {0};
-    int full = 0;
+    int overflow = 0;
 
     for (; c != '%' && c != ' '; c = port_getc()) {
         if (c == '\r' || c == '\n') {
             continue;
         }
         pair[digits++ & 1u] = c;
-        if (digits & 1u || invalid[0] || full) {
+        if (digits & 1u || invalid[0]) {
             continue;
         }
         int high = hex_digit(pair[0]);
@@ -384,10 +404,8 @@ static void db_digits(char c) {
         if (high < 0 || low < 0) {
             invalid[0] = pair[0];
             invalid[1] = pair[1];
-        } else if (buffer.position >= buffer.size) {
-            full = 1; /* EEMBC: disregard the remainder of the digits when done */
         } else {
-            *buffer_byte(buffer.position++) = (uint8_t)((uint32_t)(high << 4 | low) ^ pixel_flip());
+            overflow |= !store((uint32_t)(high << 4 | low));
         }
     }
     while (c != '%') {
@@ -400,37 +418,89 @@ static void db_digits(char c) {
         print_text("e-[Invalid hex digit '");
         print_text(invalid);
         print_text("']\r\n");
-    } else if (full && start == buffer.position) {
-        print_text("e-[Buffer is full: use 'db load' first]\r\n");
-    } else if (buffer.position == buffer.size) {
-        print_text("m-load-done\r\n");
+    } else {
+        report_load(overflow, start);
     }
 }
 
-/* One command: assembled up to its terminator, or handed over to db_digits(). */
+static int base64_digit(char c) {
+    if (c >= 'A' && c <= 'Z') {
+        return c - 'A';
+    }
+    if (c >= 'a' && c <= 'z') {
+        return c - 'a' + 26;
+    }
+    if (c >= '0' && c <= '9') {
+        return c - '0' + 52;
+    }
+    return c == '+' ? 62 : (c == '/' ? 63 : -1);
+}
+
+/* `b64 DATA%`: the same in base64, two thirds of the characters. */
+static void b64_digits(char c) {
+    uint32_t start = buffer.position;
+    uint32_t bits = 0;
+    uint32_t count = 0;
+    char invalid = 0;
+    int overflow = 0;
+
+    for (; c != '%'; c = port_getc()) {
+        int digit = base64_digit(c);
+        if (digit < 0) {
+            invalid = c == '=' || c == '\r' || c == '\n' ? invalid : c;
+            continue;
+        }
+        bits = bits << 6 | (uint32_t)digit;
+        count += 6;
+        if (count >= 8) {
+            count -= 8;
+            overflow |= !store(bits >> count & 0xFFu);
+        }
+    }
+    if (invalid) {
+        buffer.position = start;
+        print_text("e-[Invalid base64 digit '");
+        port_putc(invalid);
+        print_text("']\r\n");
+    } else {
+        report_load(overflow, start);
+    }
+}
+
+/* Whether the line so far is the word `name` and spaces. */
+static int begins_data(const char *line, uint32_t length, const char *name) {
+    uint32_t i = 0;
+    for (; name[i]; i++) {
+        if (i >= length || line[i] != name[i]) {
+            return 0;
+        }
+    }
+    uint32_t end = i;
+    for (; i < length; i++) {
+        if (line[i] != ' ') {
+            return 0;
+        }
+    }
+    return length > end;
+}
+
+/* One command: assembled up to its terminator, or decoded as it comes. */
 static void read_and_execute(void) {
     char line[COMMAND_SIZE + 1];
     uint32_t length = 0;
     int too_long = 0;
 
-    for (;;) {
-        char c = port_getc();
-        if (c == '%') {
-            break;
-        }
+    for (char c = port_getc(); c != '%'; c = port_getc()) {
         if (c == '\r' || c == '\n') {
             continue;
         }
-        if (length >= 3 && line[0] == 'd' && line[1] == 'b' && line[length - 1] == ' ' &&
-            c != ' ' && c != 'l' && c != 'p') {
-            int spaces = 1;
-            for (uint32_t i = 2; i < length; i++) {
-                spaces &= line[i] == ' ';
-            }
-            if (spaces) {
-                db_digits(c);
-                return;
-            }
+        if (c != ' ' && c != 'l' && c != 'p' && begins_data(line, length, "db")) {
+            db_digits(c);
+            return;
+        }
+        if (c != ' ' && begins_data(line, length, "b64")) {
+            b64_digits(c);
+            return;
         }
         if (length < COMMAND_SIZE) {
             line[length++] = c;
