@@ -6,6 +6,8 @@ writes the reads must stay: if the result starts at least that many bytes below 
 byte, no write reaches a byte that is still to be read. Any larger distance is safe as well.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mcuforge.kernels.registry import Operation
@@ -77,19 +79,32 @@ def by_element(operation: Operation, window: tuple[int, int], groups: int) -> in
     return distance(first_read.reshape(-1), np.arange(1, first_read.size + 1))
 
 
-def by_pixel(operation: Operation, window: tuple[int, int], together: int = 0) -> int:
-    """Distance for a kernel that computes one output pixel, all its channels, after the other.
+def by_pixels(
+    operation: Operation,
+    window: tuple[int, int],
+    starts: Sequence[int],
+    count: int,
+    reads_first: bool = True,
+) -> int:
+    """Distance for a kernel that computes groups of pixels, with all their channels.
 
     Args:
         operation: a convolution or pooling of 8-bit tensors.
         window: height and width of the window.
-        together: how many consecutive pixels are computed interleaved: 1 if the channels of a
-            pixel are written one after the other while its window is still read, 2 for two pixels
-            at a time, twice the width for two rows at a time; 0 if the windows of a pixel (or of
-            all pixels computed at a time) are copied or fully read before the first of the
-            results is written.
+        starts: first output pixel of each group, in the order they are computed. Groups may
+            overlap: ``group_starts`` gives them where the last one is moved back.
+        count: consecutive pixels in a group.
+        reads_first: whether the windows of all pixels in a group are read before the first result
+            of the group is written.
     """
     channels, outputs = operation.args[0].shape[3], operation.out.shape[3]
     pixels = first_pixels(operation, window).reshape(-1)
-    first_read = np.where(pixels == _NEVER, _NEVER, pixels * channels)
-    return distance(first_read, np.arange(1, pixels.size + 1) * outputs, together)
+    begins = np.asarray(starts, np.int64)
+    firsts = pixels[begins[:, np.newaxis] + np.arange(count)].min(axis=1)
+    first_read = np.where(firsts == _NEVER, _NEVER, firsts * channels)
+    return distance(first_read, (begins + count) * outputs, together=0 if reads_first else 1)
+
+
+def group_starts(pixels: int, count: int) -> list[int]:
+    """First pixels of groups of ``count`` that cover ``pixels``, the last one ending with them."""
+    return [min(start, pixels - count) for start in range(0, pixels, count)]
