@@ -25,6 +25,7 @@ depends on the sign, ``acc += acc >= 0 ? q : 0`` goes first (BIC and ADD).
 from functools import cache
 
 import numpy as np
+from tvm.script import tirx as T
 
 from mcuforge.kernels.isa import Instruction, instruction
 
@@ -664,4 +665,25 @@ def plane(height: int, width: int, step: int, pitch: int) -> Instruction:
         header="",
         writes=("y",),
         shared=True,
+    )
+
+
+@cache
+def ssat8(shift: int) -> Instruction:
+    """``ssat8(x)``: x shifted right by ``shift`` (1 to 31), then saturated to int8; SSAT."""
+    return instruction(
+        name=f"ssat8_asr{shift}",
+        feature=FEATURE,
+        result="int32",
+        params=(("x", "int32"),),
+        semantics=lambda x: T.max(T.min(x >> shift, 127), -128),
+        c=f"""\
+int32_t result;
+__asm("ssat %0, #8, %1, asr #{shift}" : "=r"(result) : "r"(x));
+return result;""",
+        portable=f"""\
+const int32_t high = x >> {shift};
+return high < -128 ? -128 : high > 127 ? 127 : high;""",
+        llvm=lambda x: T.call_llvm_pure_intrin("int32", "llvm.arm.ssat", x >> shift, T.int32(8)),
+        header="",
     )
