@@ -18,7 +18,7 @@ LANES = 16
 
 
 class Function:
-    """Writes a PrimFunc statement by statement: kernels unrolled and specialized by Python loops."""
+    """Writes a PrimFunc statement by statement, so that Python loops unroll and specialize it."""
 
     def __init__(self, name: str) -> None:
         self._builder = IRBuilder()
@@ -129,19 +129,20 @@ class Requantization:
 
     def vector(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
         """Four bytes, each lowest in its lane; operands are vectors or scalars for all lanes."""
+        return mve.vqmovn_s32(self.unsaturated(acc, multiplier, shift))
+
+    def unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
+        """Four int32 that become the result when saturated to int8."""
         high = self._high(acc, multiplier)
         if self.negative:
             high = mve.vadd_s32(high, mve.vsign_s32(acc))
         shifted = (mve.vrshl_s32 if _is_vector(shift) else mve.vrshl_n_s32)(high, shift)
-        return self.clamp(mve.vadd_n_s32(shifted, T.int32(self.zero_point)))
-
-    def clamp(self, value: ir.Expr) -> ir.Expr:
-        """Saturates to the output's range; see ``vqmovn_s32``."""
+        value = mve.vadd_n_s32(shifted, T.int32(self.zero_point))
         if self.low > -128:
             value = mve.vmax_s32(value, mve.vdup_s32(T.int32(self.low)))
         if self.high < 127:
             value = mve.vmin_s32(value, mve.vdup_s32(T.int32(self.high)))
-        return mve.vqmovn_s32(value)
+        return value
 
     def _high(self, acc: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
         if _is_vector(multiplier):
@@ -160,8 +161,8 @@ def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requa
     truncating (ab + 1 - 2^30) / 2^31 for ab < 0 is that floor. RoundingDivideByPOT rounds halves
     away from zero, VRSHL up: they differ on negative halves only, where the correction helps, and
     not at all where negative values are clamped. Rounding once, floor(floor(v) / 2^e + 1/2) is
-    floor(v / 2^e + 1/2): VQDMULH then VRSHL. None of this is relied on: a requantization is monotone
-    with at most 255 steps, and the candidate must make every one of them where TFLite does.
+    floor(v / 2^e + 1/2): VQDMULH then VRSHL. None of this is relied on: a requantization is
+    monotone with at most 255 steps, and the candidate must make every one where TFLite does.
 
     Args:
         operation: with ``rounding``, ``zero_point``, ``clamp_min``, ``clamp_max``.

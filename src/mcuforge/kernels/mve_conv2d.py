@@ -27,8 +27,10 @@ from mcuforge.kernels.mve_common import (
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 from mcuforge.kernels.requantize import accumulator_bound
 
+# Most vectors of weights per channel that stay in registers for two channels.
+_HELD = 3
 # Longest dot product, in vectors, that is written without a loop.
-_UNROLLED = 18
+_UNROLLED = 10
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,30 @@ class Dot:
         starts: byte offset of each vector.
         weights: (o, vectors, 16) int8, zero in lanes that do not count.
         tail: bytes of the only vector, if more must not be read; else 0.
+        aligned: whether operands start at multiples of four.
     """
 
     starts: tuple[int, ...]
     weights: np.ndarray
     tail: int = 0
+    aligned: bool = False
 
     def load(self, x: tirx.Var, base: ir.Expr, index: int) -> ir.Expr:
         """The operand of vector number ``index``."""
         at = address(x, base + self.starts[index])
-        return mve.vldrbt_s8(at, T.int32(self.tail)) if self.tail else mve.vldrb_s8(at)
+        if self.tail:
+            return mve.vldrbt_s8(at, T.int32(self.tail))
+        return mve.vldrw_s8(at) if self.aligned else mve.vldrb_s8(at)
 
 
-def dot(weight: np.ndarray, exclusive: bool) -> Dot:
+def dot(weight: np.ndarray, exclusive: bool, aligned: bool = False) -> Dot:
     """Cuts the rows of a matrix (o, depth).
 
     Args:
         weight: int8.
         exclusive: whether bytes behind the operands must not be read. The last vector then ends
             with the operands, and its lanes that an earlier vector has seen count for nothing.
+        aligned: see Dot.
     """
     outputs, depth = weight.shape
     count = -(-depth // LANES)
@@ -69,7 +76,8 @@ def dot(weight: np.ndarray, exclusive: bool) -> Dot:
         fresh = LANES * i - start
         values = weight[:, LANES * i : start + LANES]
         packed[:, i, fresh : fresh + values.shape[1]] = values
-    return Dot(tuple(starts), packed, depth if exclusive and depth < LANES else 0)
+    tail = depth if exclusive and depth < LANES else 0
+    return Dot(tuple(starts), packed, tail, aligned)
 
 
 @kernel("conv2d", opt_level=3, needs={"mve"})
@@ -92,8 +100,8 @@ def _conv2d(operation: Operation) -> Kernel | None:
 
     f = Function("conv2d")
     x = f.param("x", height * width * channels)
-    matrix = weight.transpose(0, 2, 1, 3).reshape(outputs, -1)
     args: list[int | np.ndarray] = [0]
+    matrix = weight.transpose(0, 2, 1, 3).reshape(outputs, -1)
     if direct:
         columns, pixel, row = None, sx * channels, sy * width * channels
     else:
@@ -102,11 +110,14 @@ def _conv2d(operation: Operation) -> Kernel | None:
             (out_w - 1) * sx + kernel_w, attrs["input_zero_point"],
         )  # fmt: skip
         pixel, row = sx * columns.bytes, 0
-    block = PixelPairs(dot(matrix, direct), folded, exact, pixel)
+    aligned = columns is not None and columns.bytes % 4 == 0
+    product = dot(matrix, direct, aligned)
+    quads = PixelQuads.cheaper(len(product.starts), out_w)
+    block = (PixelQuads if quads else PixelPairs)(product, folded, exact, pixel)
     args += [block.stream, block.params, block.offsets]
     w = f.param("weight", block.stream.size)
     params = f.param("params", block.params.size, "int32")
-    offsets = f.param("offset", block.offsets.size, "uint32")
+    offsets = f.param("offset", block.offsets.size, str(block.offsets.dtype))
     if columns is not None and columns.pattern is not None:
         pattern = f.param("pattern", columns.pattern.size, "uint8")
         args.append(columns.pattern)
@@ -117,30 +128,137 @@ def _conv2d(operation: Operation) -> Kernel | None:
     if columns is not None:
         source = f.scratch("columns", columns.size)
         columns.clear(f, source)
-    offset = f.let("offsets", mve.vldrw_u32(address(offsets, 0)))
+    load = mve.vldrh_u16 if quads else mve.vldrw_u32
+    offset = f.let("offsets", load(address(offsets, 0)))
     with f.loop("oy", out_h) as oy:
         if columns is not None:
             columns.fill(f, x, source, oy, pattern)
-        with f.loop("pair", -(-out_w // 2)) as pair:
-            # With an odd number of pixels the last pair computes one of them again.
-            ox = f.let("ox", lesser(pair * 2, out_w - 2) if out_w % 2 else pair * 2)
-            base = f.let("base", oy * row + ox * pixel)
-            out = f.let("out", (oy * out_w + ox) * outputs)
-            block.write(f, source, base, w, params, offset, y, out)
+        base = f.let("row", oy * row)
+        out = f.let("out_row", oy * (out_w * outputs))
+        block.write(f, source, base, w, params, offset, y, out, out_w)
     return Kernel(f.done(), tuple(args), macs=out_h * out_w * weight.size)
 
 
-class PixelPairs:
-    """All output channels of two pixels."""
+def _pixels(f: Function, name: str, index: ir.Expr, group: int, count: int) -> ir.Expr:
+    """First pixel of a group; the last group may compute pixels of the one before again."""
+    first = index * group
+    return f.let(name, lesser(first, count - group) if count % group else first)
+
+
+def _channel_pairs(outputs: int) -> np.ndarray:
+    """Channels (pairs, 2); with an odd number the first two pairs share one."""
+    first = np.maximum(np.arange(-(-outputs // 2)) * 2 - outputs % 2, 0)
+    return first[:, np.newaxis] + np.arange(2)
+
+
+def _first_channel(pair: ir.Expr, outputs: int) -> ir.Expr:
+    return T.max(pair * 2 - 1, T.int32(0)) if outputs % 2 else pair * 2
+
+
+class PixelQuads:
+    """Rows of pixels, four at a time, for two channels whose weights stay in registers."""
+
+    @staticmethod
+    def cheaper(vectors: int, pixels: int) -> bool:
+        """Whether this takes fewer instructions than PixelPairs for a row and two channels."""
+        mine = 20 + -(-pixels // 4) * (12 * vectors + 24)
+        return vectors <= _HELD and pixels >= 4 and mine < -(-pixels // 2) * (8 * vectors + 15)
 
     def __init__(self, product: Dot, bias: np.ndarray, exact: Requantization, pixel: int) -> None:
-        """Args: bias: (o,) folded; pixel: bytes from the first to the second pixel."""
+        """See PixelPairs."""
         self._dot, self._exact, self._pixel = product, exact, pixel
         self._outputs = len(bias)
-        # With an odd number of channels the first two pairs share one.
-        self._pairs = -(-self._outputs // 2)
-        channels = np.array([self._first(i) for i in range(self._pairs)])[:, np.newaxis]
-        channels = np.maximum(channels, 0) + np.arange(2)
+        channels = _channel_pairs(self._outputs)
+        # Two pixels of eight bytes come in one vector, for either a weight vector of its own.
+        self._shared = 2 if product.tail == pixel == LANES // 2 else 1
+        weights = np.concatenate(
+            [np.roll(product.weights, i * product.tail, axis=2) for i in range(self._shared)], 1
+        )
+        self._vectors = weights.shape[1]
+        self.stream = np.ascontiguousarray(weights[channels]).reshape(-1)
+        self.params = np.stack([bias, exact.multiplier, exact.shift], 1)[channels].reshape(-1)
+        # Lanes: two channels of the pixels 0, 2, 1, 3.
+        lanes = np.array([0, 2, 1, 3])[:, np.newaxis] * self._outputs + np.arange(2)
+        self.offsets = lanes.reshape(-1).astype(np.uint16)
+
+    def write(
+        self,
+        f: Function,
+        x: tirx.Var,
+        row: ir.Expr,
+        w: tirx.Var,
+        params: tirx.Var,
+        offsets: ir.Expr,
+        y: tirx.Var,
+        out: ir.Expr,
+        pixels: int,
+    ) -> None:
+        """See PixelPairs."""
+        with f.loop("channels", -(-self._outputs // 2)) as pair:
+            first = pair * (2 * self._vectors * LANES)
+            weights = [
+                [
+                    f.let("w", mve.vldrw_s8(address(w, first + (c * self._vectors + i) * LANES)))
+                    for i in range(self._vectors)
+                ]
+                for c in range(2)
+            ]
+            constants = [
+                [f.let(n, params[pair * 6 + c * 3 + i]) for i, n in enumerate(("b", "m", "s"))]
+                for c in range(2)
+            ]
+            target = f.let("target", out + _first_channel(pair, self._outputs))
+            with f.loop("quad", -(-pixels // 4)) as quad:
+                ox = _pixels(f, "ox", quad, 4, pixels)
+                base = f.let("base", row + ox * self._pixel)
+                sums = [[], []]
+                for i in range(4):
+                    for c, acc in enumerate(self._pixel_sums(f, x, base, i, weights)):
+                        sums[c].append(acc)
+                results = []
+                for acc, (bias, multiplier, shift) in zip(sums, constants, strict=True):
+                    value = mve.vmov_s32(acc[0], acc[2], acc[1], acc[3])
+                    value = f.let("sum", mve.vadd_n_s32(value, bias))
+                    results.append(self._exact.unsaturated(value, multiplier, shift))
+                at = address(y, target + ox * self._outputs)
+                f.do(mve.vstrb_scatter_s16(at, offsets, mve.vqmovn_pair_s32(*results)))
+
+    def _pixel_sums(self, f, x, base, index, weights):
+        """Accumulators of both channels for one pixel."""
+        if self._shared > 1:
+            if index % self._shared == 0:
+                at = address(x, base + index * self._pixel)
+                self._loaded = f.let("x", mve.vldrb_s8(at))
+            return [f.let("acc", mve.vmladav_s8(self._loaded, c[index % 2])) for c in weights]
+        acc = [None, None]
+        for i in range(len(self._dot.starts)):
+            value = f.let("x", self._dot.load(x, base + index * self._pixel, i))
+            acc = [
+                f.let(
+                    "acc",
+                    mve.vmladav_s8(value, c[i]) if a is None else mve.vmladava_s8(a, value, c[i]),
+                )
+                for a, c in zip(acc, weights, strict=True)
+            ]
+        return acc
+
+
+class PixelPairs:
+    """Rows of pixels, two at a time, for two channels."""
+
+    def __init__(self, product: Dot, bias: np.ndarray, exact: Requantization, pixel: int) -> None:
+        """Prepares weights (``stream``), ``params`` and ``offsets`` of the outputs.
+
+        Args:
+            product: the dot product of one output.
+            bias: (o,) int32, folded.
+            exact: to int8.
+            pixel: bytes from a pixel's operands to the next one's.
+        """
+        self._dot, self._exact, self._pixel = product, exact, pixel
+        self._outputs = len(bias)
+        channels = _channel_pairs(self._outputs)
+        self._pairs = len(channels)
         lanes = np.tile(channels, (1, 2))  # c0 c1 of the first pixel, c0 c1 of the second
         self.stream = np.ascontiguousarray(product.weights[channels].transpose(0, 2, 1, 3)).reshape(
             -1
@@ -149,20 +267,37 @@ class PixelPairs:
         self.params = self.params.reshape(-1)
         self.offsets = np.array([0, 1, self._outputs, self._outputs + 1], np.uint32)
 
-    def _first(self, pair):
-        return pair * 2 - self._outputs % 2
-
     def write(
         self,
         f: Function,
         x: tirx.Var,
-        base: ir.Expr,
+        row: ir.Expr,
         w: tirx.Var,
         params: tirx.Var,
         offsets: ir.Expr,
         y: tirx.Var,
         out: ir.Expr,
+        pixels: int,
     ) -> None:
+        """All channels of a row of pixels.
+
+        Args:
+            f: the function that is written.
+            x: holds the operands.
+            row: where those of the first pixel start.
+            w, params: parameters for ``stream`` and ``params``.
+            offsets: vector of ``offsets``.
+            y: the result.
+            out: where the first pixel's starts.
+            pixels: their number.
+        """
+        with f.loop("pair", -(-pixels // 2)) as index:
+            ox = _pixels(f, "ox", index, 2, pixels)
+            base = f.let("base", row + ox * self._pixel)
+            target = f.let("target", out + ox * self._outputs)
+            self._channels(f, x, base, w, params, offsets, y, target)
+
+    def _channels(self, f, x, base, w, params, offsets, y, out):
         count = len(self._dot.starts)
         with f.loop("channels", self._pairs) as pair:
             first = f.let("weights", pair * (2 * count * LANES))
@@ -179,17 +314,15 @@ class PixelPairs:
             ]
             value = f.let("sum", mve.vadd_s32(value, three[0]))
             result = self._exact.vector(value, *three[1:])
-            channel = self._first(pair)
-            if self._outputs % 2:
-                channel = T.max(channel, T.int32(0))
+            channel = _first_channel(pair, self._outputs)
             f.do(mve.vstrb_scatter_s32(address(y, out + channel), offsets, result))
 
     def _multiply(self, f, acc, x, base, index, w, first):
         """Adds the products of one vector to the accumulators (c0, c1 of one pixel, the other)."""
         a = f.let("a", self._dot.load(x, base, index))
         b = f.let("b", self._dot.load(x, base + self._pixel, index))
-        u = f.let("u", mve.vldrb_s8(address(w, first + 2 * LANES * index)))
-        v = f.let("v", mve.vldrb_s8(address(w, first + 2 * LANES * index + LANES)))
+        u = f.let("u", mve.vldrw_s8(address(w, first + 2 * LANES * index)))
+        v = f.let("v", mve.vldrw_s8(address(w, first + 2 * LANES * index + LANES)))
         operands = [(a, u), (a, v), (b, u), (b, v)]
         return [
             f.let("acc", mve.vmladav_s8(*o) if s is None else mve.vmladava_s8(s, *o))
@@ -260,9 +393,12 @@ class Columns:
                     self._scatter(f, x, start, columns, to, pattern)
                 else:
                     self._copy(f, x, start, columns, to)
-            with f.when(iy >= self._height):
-                with f.loop("ix", self._copied) as ix, f.loop("c", self._channels) as c:
-                    T.buffer_store(columns, T.int8(self._zero_point), [to + ix * self.bytes + c])
+            with (
+                f.when(iy >= self._height),
+                f.loop("ix", self._copied) as ix,
+                f.loop("c", self._channels) as c,
+            ):
+                T.buffer_store(columns, T.int8(self._zero_point), [to + ix * self.bytes + c])
 
     def _copy(self, f, x, start, columns, to):
         channels = self._channels

@@ -117,6 +117,10 @@ def _depthwise(operation: Operation) -> Kernel | None:
     if not contiguous:
         patch_at = f.param("patch_offset", LANES, "uint8")
         args.append(patch_offsets)
+    positions = None
+    if plane.positions is not None:
+        positions = f.param("positions", plane.positions.size, "uint8")
+        args.append(plane.positions)
     store_at = f.param("store_offset", 4, "uint32")
     y = f.param("y", out_h * out_w * outputs)
     padded = f.scratch("plane", plane.size)
@@ -125,7 +129,7 @@ def _depthwise(operation: Operation) -> Kernel | None:
     scatter = f.let("scatter", mve.vldrw_u32(address(store_at, 0)))
     multiple = outputs // channels
     with f.loop("c", channels) as c:
-        plane.fill(f, x, padded, c)
+        plane.fill(f, x, padded, c, positions)
         with f.loop("m", multiple) as m:
             o = f.let("o", c * multiple + m)
             shifts = {
@@ -188,6 +192,17 @@ class Plane:
         if self._width == width == columns:
             self._width = self._source_pitch = self._width * self._height
             self._height = 1
+        # Narrow planes are copied eight elements at a time, across rows, to these positions.
+        self.positions = None
+        count = self._height * self._width
+        if self._width == width and width < 12 and width != 8 and self.size <= _REACH and count > 8:
+            rows_, columns_ = np.divmod(np.arange(count), width)
+            places = rows_ * self.pitch + columns_ + self._first
+            starts = [*range(0, count - 7, 8)]
+            if count % 8:
+                starts.append(count - 8)
+            self._starts = starts
+            self.positions = np.concatenate([places[i : i + 8] for i in starts]).astype(np.uint8)
 
     def clear(self, f: Function, plane: tirx.Var) -> None:
         """Fills the plane with the value of padding."""
@@ -195,9 +210,30 @@ class Plane:
         with f.loop("i", self.size // LANES) as i:
             f.do(mve.vstrb_s8(address(plane, i * LANES), zero))
 
-    def fill(self, f: Function, x: tirx.Var, plane: tirx.Var, channel: ir.Expr) -> None:
+    def fill(
+        self,
+        f: Function,
+        x: tirx.Var,
+        plane: tirx.Var,
+        channel: ir.Expr,
+        positions: tirx.Var | None,
+    ) -> None:
         """Copies a channel."""
         width = self._width
+        if positions is not None:
+            index = mve.vmultiples_u16(T.int32(self._channels))
+
+            def scatter(source, place):
+                taken = mve.vldrb_gather_s16(address(x, source * self._channels + channel), index)
+                to = mve.vldrb_u16(address(positions, place))
+                f.do(mve.vstrb_scatter_s16(address(plane, 0), to, taken))
+
+            whole = self._height * width // 8
+            with f.loop("eight", whole) as eight:
+                scatter(eight * 8, eight * 8)
+            if len(self._starts) > whole:
+                scatter(T.int32(self._starts[-1]), T.int32(whole * 8))
+            return
         with f.loop("row", self._height) as row:
             source = f.let("source", row * (self._source_pitch * self._channels) + channel)
             target = f.let("target", row * self.pitch + self._first)

@@ -78,7 +78,7 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
 
     def multiply(acc, x_at, w_at, index):
         a = f.let("a", product.load(x, x_at, index))
-        vectors = [mve.vldrb_s8(address(w, w_at + (index * 4 + i) * LANES)) for i in range(4)]
+        vectors = [mve.vldrw_s8(address(w, w_at + (index * 4 + i) * LANES)) for i in range(4)]
         return [
             f.let("acc", mve.vmladav_s8(a, v) if s is None else mve.vmladava_s8(s, a, v))
             for s, v in zip(acc, vectors, strict=True)
@@ -88,7 +88,8 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         first = f.let("weights", index * (count * 4 * LANES))
         x_row = row * inputs
         acc = [None] * 4
-        looped = (count - 1) // _GROUP * _GROUP if count > _UNROLLED else 0
+        regular = count if inputs % LANES == 0 else count - 1
+        looped = regular // _GROUP * _GROUP if count > _UNROLLED else 0
         if looped:
             sums = [f.variable(f"acc{i}", T.int32(0)) for i in range(4)]
             with f.loop("group", looped // _GROUP) as group:

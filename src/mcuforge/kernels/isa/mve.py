@@ -88,6 +88,16 @@ vldrh_u16 = _load("vldrh_u16", U16, "uint16", "vldrhq_u16")
 vldrw_u32 = _load("vldrw_u32", U32, "uint32", "vldrwq_u32")
 vldrw_s32 = _load("vldrw_s32", S32, "int32", "vldrwq_s32")
 
+vldrw_s8 = _mve(
+    "vldrw_s8",
+    S8,
+    [_POINTER],
+    "vreinterpretq_s8_s32(vldrwq_s32((const int32_t *)p))",
+    _loop(16, "v[i] = ((const int8_t *)p)[i];", S8),
+    vldrb_s8.llvm,
+)
+"""Sixteen bytes from a multiple of four, where an immediate offset reaches four times as far."""
+
 vldrbt_s8 = _mve(
     "vldrbt_s8",
     S8,
@@ -173,7 +183,7 @@ vstrbt_scatter_s8 = _mve(
         T.int32(8),
         T.int32(0),
         _llvm("boolx16", "arm.mve.vctp8", n),
-    ),  # fmt: skip
+    ),
 )
 """Scatters the first n lanes only."""
 
@@ -457,6 +467,31 @@ vqmovn_s32 = _lanewise(
     _narrowed,
 )
 """Saturates to int8. Only the lowest byte of each lane is defined: store it with ``vstrb``."""
+
+
+def _narrowed_pair(a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    zero, one = T.int32(0), T.int32(1)
+    bottom = _llvm(S16, "arm.mve.vqmovn", T.Broadcast(T.int16(0), 8), a, zero, zero, zero)
+    shorts = _llvm(S16, "arm.mve.vqmovn", bottom, b, zero, zero, one)
+    bytes_ = _llvm(S8, "arm.mve.vqmovn", T.Broadcast(T.int8(0), 16), shorts, zero, zero, zero)
+    return T.reinterpret(S16, bytes_)
+
+
+vqmovn_pair_s32 = _mve(
+    "vqmovn_pair_s32",
+    S16,
+    [("a", S32), ("b", S32)],
+    "vreinterpretq_s16_s8(vqmovnbq_s16(vuninitializedq_s8(),"
+    " vqmovntq_s32(vqmovnbq_s32(vuninitializedq_s16(), a), b)))",
+    """int16x8_t v;
+for (int i = 0; i < 4; ++i) {
+    v[2 * i] = (int16_t)(a[i] < -128 ? -128 : a[i] > 127 ? 127 : a[i]);
+    v[2 * i + 1] = (int16_t)(b[i] < -128 ? -128 : b[i] > 127 ? 127 : b[i]);
+}
+return v;""",
+    _narrowed_pair,
+)
+"""Saturates two vectors to int8 and interleaves them. Only low bytes are defined."""
 
 vadd_s16 = _mve(
     "vadd_s16",
