@@ -111,7 +111,7 @@ def _build(
         weights_bytes=used.weights_bytes,
         workspace_bytes=used.workspace_bytes or info["workspace_bytes"],
         stack_reserved_bytes=board.stack_bytes,
-        stack_bound_bytes=_stack_bound(root, info["entry"]),
+        stack_bound_bytes=stack.bound(built, info["entry"]),
         sections=used.sections,
         fits=used.fits,
         missing={"flash": used.missing_flash, "ram": used.missing_ram},
@@ -120,12 +120,6 @@ def _build(
         shutil.copyfile(built, temporary)
     record.write(size)
     return record
-
-
-def _stack_bound(root: Path, entry: str) -> int | None:
-    objects = sorted((root / "build" / "CMakeFiles" / "model.dir").rglob("*.obj"))
-    objects += sorted((root / "model" / "codegen" / "host" / "lib").rglob("*.o"))
-    return stack.bound(objects, entry)
 
 
 class _TooLarge(ToolError):

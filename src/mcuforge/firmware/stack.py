@@ -1,117 +1,131 @@
-"""Worst-case stack of a function: frames from -fstack-usage, calls from the relocations."""
+"""Worst-case stack of a function, read from the machine code: compilers, libraries and assembly
+alike."""
 
+import bisect
 import re
+import subprocess
 from pathlib import Path
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
-from elftools.elf.sections import SymbolTableSection
+from mcuforge.errors import ToolError
+from mcuforge.firmware import toolchains
 
-# Frames of library functions generated code may call, which come without stack usage: what
-# newlib's and libgcc's code for ARMv7-M and ARMv8.1-M pushes, rounded up.
-_LIBRARY = {
-    "memcpy": 32,
-    "memmove": 32,
-    "memset": 32,
-    "__aeabi_memcpy": 40,
-    "__aeabi_memcpy4": 40,
-    "__aeabi_memcpy8": 40,
-    "__aeabi_memmove": 40,
-    "__aeabi_memset": 40,
-    "__aeabi_memclr": 40,
-    "__aeabi_memclr4": 40,
-    "__aeabi_memclr8": 40,
-}
+_HEADER = re.compile(r"([0-9a-f]+) <(.+)>:")
+_LINE = re.compile(r"\s+([0-9a-f]+):\t(\S+)(?:\t(.*))?")
+_TARGET = re.compile(r"([0-9a-f]+) <")
+_REGISTERS = re.compile(r"([a-z]+)(\d+)")
+_BRANCHES = re.compile(r"(bl?|b(eq|ne|cs|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le))|blx")
 
 
-def bound(objects: list[Path], entry: str) -> int | None:
-    """Bytes of stack `entry` and everything it calls can use at most.
+class _Unknown(Exception):
+    """The stack pointer moves by an amount, or to a place, that the code does not say."""
+
+
+def bound(elf: Path, entry: str) -> int | None:
+    """Bytes of stack that `entry` and everything it calls can use at most.
+
+    Each function counts with all instructions that lower the stack pointer; what saves registers in
+    two alternative branches counts twice. None if it cannot be known: a call through a pointer,
+    recursion, or a frame of variable size.
+    """
+    program = toolchains.find("arm-none-eabi-objdump")
+    command = [program, "--disassemble", "--no-show-raw-insn", str(elf)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        raise ToolError(f"{program} failed: {done.stderr.strip()[:200]}")
+
+    frames: dict[int, int] = {}
+    calls: dict[int, set[int]] = {}
+    unknown: set[int] = set()
+    start, first = None, None
+    for line in done.stdout.splitlines():
+        if header := _HEADER.fullmatch(line):
+            start = int(header[1], 16)
+            first = start if header[2] == entry else first
+            frames[start], calls[start] = 0, set()
+            written: dict[str, tuple[str, str]] = {}
+        elif start is not None and (match := _LINE.match(line)):
+            mnemonic, operands = match[2].split(".")[0], match[3] or ""
+            try:
+                frames[start] += _lowered(mnemonic, operands, written)
+                calls[start] |= _called(mnemonic, operands)
+            except _Unknown:
+                unknown.add(start)
+            written[operands.split(",")[0]] = mnemonic, operands
+    if first is None:
+        return None
+
+    starts = sorted(frames)
+    depths: dict[int, int | None] = {}
+
+    def depth(function: int, above: frozenset[int]) -> int | None:
+        if function in above or function in unknown:
+            return None
+        if function not in depths:
+            owners = {starts[bisect.bisect_right(starts, a) - 1] for a in calls[function]}
+            below = [depth(owner, above | {function}) for owner in owners - {function}]
+            # A call of itself cannot be told from a loop by its target alone, but for the start.
+            recursive = function in calls[function]
+            depths[function] = (
+                None if recursive or None in below else frames[function] + max(below, default=0)  # type: ignore[type-var]
+            )
+        return depths[function]
+
+    return depth(first, frozenset())
+
+
+def _lowered(mnemonic: str, operands: str, written: dict[str, tuple[str, str]]) -> int:
+    """Bytes by which an instruction lowers the stack pointer.
 
     Args:
-        objects: object files compiled with ``-ffunction-sections -fstack-usage``; ``x.c.o`` has its
-            stack usage beside it in ``x.c.su`` (GCC) or ``x.su`` (clang).
-
-    None if that cannot be known: a dynamic frame, recursion, or code without stack usage. A
-    function whose address is taken counts as called by whoever takes it.
+        written: the last instruction of the function that wrote a register.
     """
-    frames: dict[str, int] = {}
-    calls: dict[str, set[str]] = {}
-    for index, path in enumerate(objects):
-        usage = _stack_usage(path)
-        if usage is None:
-            return None
-        _read_calls(path, f"{index}:", usage, frames, calls)
-
-    known: dict[str, int | None] = {}
-
-    def depth(function: str, above: frozenset[str]) -> int | None:
-        if function in above:
-            return None
-        if function not in known:
-            if function in frames:
-                below = [depth(f, above | {function}) for f in sorted(calls.get(function, ()))]
-                known[function] = (
-                    None if None in below else frames[function] + max(below, default=0)
-                )
-            else:
-                known[function] = _LIBRARY.get(function)
-        return known[function]
-
-    return depth(entry, frozenset())
-
-
-def _stack_usage(path: Path) -> dict[str, int] | None:
-    for candidate in (path.with_suffix(".su"), path.with_suffix("").with_suffix(".su")):
-        if candidate.is_file():
-            usage = {}
-            for line in candidate.read_text().splitlines():
-                match = re.fullmatch(r".*:([^:\t]+)\t(\d+)\t(\S+)", line)
-                if not match or match[3] not in ("static", "dynamic,bounded"):
-                    return None
-                usage[match[1]] = int(match[2])
-            return usage
-    return None
+    if mnemonic in ("push", "vpush") or (
+        mnemonic in ("stmdb", "vstmdb", "fstmdbx") and operands.startswith("sp!")
+    ):
+        return _saved(operands[operands.index("{") :])
+    if mnemonic in ("sub", "subw") and operands.startswith("sp,"):
+        amount = re.fullmatch(r"sp, (?:sp, )?#(\d+)(\s.*)?", operands)
+        if not amount:
+            raise _Unknown
+        return int(amount[1])
+    if mnemonic.startswith("mov") and operands.startswith("sp,"):
+        # Back to a frame pointer, or down to an aligned address whose low bits were cleared.
+        before, how = written.get(operands[4:].strip(), ("", ""))
+        aligned = re.fullmatch(r"\w+, #0, #(\d+)", how)
+        if before == "bfc" and aligned:
+            return (1 << int(aligned[1])) - 4
+        if before not in ("mov", "add", "sub", "subw", "addw") or not re.search(
+            r"(^|, )(sp|r7|fp)(, #\d+)?(\s.*)?$", how
+        ):
+            raise _Unknown
+        return 0
+    if moved := re.search(r"\[sp, #-(\d+)\]!", operands):
+        return int(moved[1])
+    return 0
 
 
-def _read_calls(
-    path: Path,
-    local: str,
-    usage: dict[str, int],
-    frames: dict[str, int],
-    calls: dict[str, set[str]],
-) -> None:
-    """Add the functions of one object file; static ones are prefixed with `local`."""
-    with path.open("rb") as stream:
-        elf = ELFFile(stream)
-        symbols = [
-            (s.name, s.entry)
-            for table in elf.iter_sections()
-            if isinstance(table, SymbolTableSection)
-            for s in table.iter_symbols()
-        ]
+def _saved(registers: str) -> int:
+    """Size of a register list such as ``{r4, r5-r7, lr}`` or ``{d8-d15}``."""
+    total = 0
+    for part in registers.strip("{} \t").split("}")[0].split(","):
+        ends = [_REGISTERS.search(end) for end in part.split("-")]
+        size = 8 if part.strip().startswith("d") else 4
+        if len(ends) == 2 and ends[0] and ends[1]:
+            total += size * (int(ends[1][2]) - int(ends[0][2]) + 1)
+        else:
+            total += size
+    return total
 
-        def key(index: int) -> str:
-            name, entry = symbols[index]
-            kind, bind = entry["st_info"]["type"], entry["st_info"]["bind"]
-            if kind == "STT_SECTION":  # a static function's section stands for it
-                name = elf.get_section(entry["st_shndx"]).name.removeprefix(".text.")
-            return f"{local}{name}" if bind == "STB_LOCAL" else name
 
-        functions: dict[int, list[str]] = {}
-        for index, (name, entry) in enumerate(symbols):
-            if entry["st_info"]["type"] == "STT_FUNC" and entry["st_shndx"] != "SHN_UNDEF":
-                functions.setdefault(entry["st_shndx"], []).append(key(index))
-                frames[key(index)] = usage.get(name, 0)
-        for section in elf.iter_sections():
-            if not isinstance(section, RelocationSection):
-                continue
-            callers = functions.get(section["sh_info"], [])
-            for relocation in section.iter_relocations() if callers else ():
-                index = relocation["r_info_sym"]
-                entry = symbols[index][1]
-                defined = entry["st_shndx"] != "SHN_UNDEF"
-                if defined and entry["st_shndx"] not in functions:
-                    continue  # data
-                for caller in callers:
-                    if key(index) != caller or not defined:
-                        calls.setdefault(caller, set()).add(key(index))
+def _called(mnemonic: str, operands: str) -> set[int]:
+    """Where an instruction may go, other than to the next one and back to the caller."""
+    if _BRANCHES.fullmatch(mnemonic) and (target := _TARGET.match(operands)):
+        return {int(target[1], 16)}
+    if (
+        mnemonic.startswith("blx")
+        or (mnemonic.startswith("bx") and operands.strip() != "lr")
+        or (mnemonic == "mov" and operands.startswith("pc,") and operands.strip() != "pc, lr")
+        or (mnemonic == "ldr" and operands.startswith("pc,") and "[sp]" not in operands)
+    ):
+        raise _Unknown
+    return set()

@@ -13,6 +13,7 @@ from mcuforge.errors import ConfigError, ToolError
 TOOLCHAINS = ("gcc", "clang", "tvm-llvm")
 _PACKAGES = {
     "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "arm-none-eabi-objdump": "binutils-arm-none-eabi",
     "clang-19": "clang-19",
     "ld.lld-19": "lld-19",
     "llvm-ar-19": "llvm-19",
