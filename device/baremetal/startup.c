@@ -1,8 +1,8 @@
 /* From reset to main(), and from a fault to a line on the serial port. ARMv7-M and ARMv8-M. */
 #include <stdint.h>
 
+#include "application.h"
 #include "board.h"
-#include "mlperftiny.h"
 #include "port.h"
 #include "print.h"
 
@@ -55,7 +55,7 @@ __attribute__((noinline, noreturn, used)) static void start(void) {
     zero(__bss_start, __bss_end);
     zero(__workspace_start, __workspace_end);
     port_init();
-    mlperftiny_serve();
+    application_run();
     __builtin_unreachable();
 }
 

@@ -1,4 +1,5 @@
-#include "mlperftiny.h"
+/* Device side of the MLPerf Tiny (EEMBC EnergyRunner) serial protocol; see docs/protocol.md. */
+#include "application.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -40,41 +41,12 @@ static uint8_t pixel_flip(void) {
     return model.dataset == MODEL_DATASET_IMAGE && !buffer.raw ? 0x80u : 0u;
 }
 
-static float tensor_value(const struct model_tensor *tensor, uint32_t i) {
-    int32_t value;
-    switch (tensor->dtype) {
-    case MODEL_FLOAT32:
-        return ((const float *)tensor->data)[i];
-    case MODEL_INT32:
-        value = ((const int32_t *)tensor->data)[i];
-        break;
-    case MODEL_INT16:
-        value = ((const int16_t *)tensor->data)[i];
-        break;
-    case MODEL_UINT8:
-        value = ((const uint8_t *)tensor->data)[i];
-        break;
-    default:
-        value = ((const int8_t *)tensor->data)[i];
-        break;
-    }
-    return (float)(value - tensor->zero_point) * tensor->scale;
-}
-
-static uint32_t tensor_elements(const struct model_tensor *tensor) {
-    static const uint8_t bytes[] = {
-        [MODEL_INT8] = 1,  [MODEL_UINT8] = 1,   [MODEL_INT16] = 2,
-        [MODEL_INT32] = 4, [MODEL_FLOAT32] = 4,
-    };
-    return tensor->bytes / bytes[tensor->dtype];
-}
-
 /* Between features and the int8 input tensor of ad01, as MLPerf Tiny's reference does it. */
 static void features_load(void) {
     const struct model_tensor *input = model.inputs;
     for (uint32_t i = 0; i < model.feature_count; i++) {
         if (buffer.raw) {
-            model.features[i] = tensor_value(input, i);
+            model.features[i] = model_tensor_value(input, i);
             continue;
         }
         float value = model.features[i] / input->scale;
@@ -88,8 +60,8 @@ static void features_load(void) {
 static float anomaly_score(void) {
     float sum = 0.0f;
     for (uint32_t i = 0; i < model.feature_count; i++) {
-        float input = model.features ? model.features[i] : tensor_value(model.inputs, i);
-        float difference = tensor_value(model.outputs, i) - input;
+        float input = model.features ? model.features[i] : model_tensor_value(model.inputs, i);
+        float difference = model_tensor_value(model.outputs, i) - input;
         sum += difference * difference;
     }
     return sum / (float)model.feature_count;
@@ -107,12 +79,12 @@ static void print_results(void) {
         print_float(anomaly_score());
     } else {
         for (uint32_t k = 0; k < model.output_count; k++) {
-            uint32_t elements = tensor_elements(&model.outputs[k]);
+            uint32_t elements = model_tensor_elements(&model.outputs[k]);
             for (uint32_t i = 0; i < elements; i++) {
                 if (k || i) {
                     port_putc(',');
                 }
-                print_float(tensor_value(&model.outputs[k], i));
+                print_float(model_tensor_value(&model.outputs[k], i));
             }
         }
     }
@@ -516,7 +488,8 @@ static void read_and_execute(void) {
     }
 }
 
-void mlperftiny_serve(void) {
+/* Says that it is ready, then answers commands for ever. */
+void application_run(void) {
     print_text("m-timestamp-mode-performance\r\n");
     print_timestamp();
     print_text("m-init-done\r\nm-ready\r\n");

@@ -39,4 +39,8 @@ struct model {
 
 extern const struct model model;
 
+/* The element at index i as the real number it stands for. */
+float model_tensor_value(const struct model_tensor *tensor, uint32_t i);
+uint32_t model_tensor_elements(const struct model_tensor *tensor);
+
 #endif

@@ -1,4 +1,4 @@
-"""Generates the CMake project of one firmware: device sources, the model, and what ties them."""
+"""Generates the project of one firmware: device sources, the model, and what ties them."""
 
 import hashlib
 import math
@@ -18,6 +18,9 @@ from mcuforge.firmware.toolchains import Toolchain
 
 DEVICE = Path(__file__).parents[3] / "device"
 TEMPLATES = Path(__file__).parent / "templates"
+# What a firmware is for, each a directory of device/: MLPerf Tiny's serial protocol, or samples
+# that come with it.
+KINDS = ("mlperftiny", "standalone")
 BENCHMARKS = ("kws01", "vww01", "ic01", "ad01", "sww01")
 # MLPerf Tiny's data sets hold images as uint8 pixels, and ad01's features as float32.
 _IMAGE_BENCHMARKS = ("vww01", "ic01")
@@ -34,6 +37,9 @@ _PLAIN_TEXT = re.compile(r"[A-Za-z0-9 ._+-]{1,40}")
 _ENLARGED = 0x10000000
 
 
+_SAMPLES = 3
+
+
 @dataclass(frozen=True)
 class Project:
     """A generated project: where it is, and the hash of all that went into it."""
@@ -42,6 +48,18 @@ class Project:
     build_id: str
     info: dict[str, Any]
     model: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs a standalone firmware carries: raw bytes of all input tensors, one after another.
+
+    Attributes:
+        outputs: the bytes the outputs must have, in the same order; empty if they are not known.
+    """
+
+    inputs: tuple[bytes, ...]
+    outputs: tuple[bytes, ...] = ()
 
 
 def sources() -> list[Path]:
@@ -55,20 +73,67 @@ def generate(
     toolchain: Toolchain,
     directory: Path,
     *,
+    kind: str = "mlperftiny",
+    samples: Samples | None = None,
     benchmark: str = "",
     vendor: str = "mcuforge",
     baud: int = 115200,
 ) -> Project:
-    """Write the project into the empty `directory`.
+    """Write the bare-metal project into the empty `directory`.
 
     Args:
         archive_path: the MLF tar.
+        kind: one of `KINDS`.
+        samples: what a standalone firmware runs; by default a few of seeded random numbers.
         benchmark: the MLPerf Tiny model the firmware reports, which also says how data set bytes
             become inputs; empty for none.
         vendor: reported by the command `name`.
 
     Raises ConfigError for a name that cannot stand in C source, ModelError for a bad archive.
     """
+    archive, values = model_values(archive_path, kind, samples, benchmark, vendor)
+    archive.extract(directory / "model")
+    shutil.copytree(DEVICE, directory / "device", ignore=shutil.ignore_patterns(".*"))
+    values |= {
+        "board": board,
+        "toolchain": toolchain.version,
+        "baud": baud,
+        "lengths": {memory.name: memory.size for memory in board.memories},
+        "compiler": toolchain.compiler,
+        "archiver": toolchain.archiver,
+        "ranlib": toolchain.ranlib,
+        "flags": toolchain.flags,
+        "link_flags": toolchain.link_flags,
+        "libraries": toolchain.libraries,
+        "model_sources": model_sources(directory),
+        "harness_sources": [
+            *_relative(directory, "device/runtime", "*.c"),
+            *_relative(directory, f"device/{kind}", "*.c"),
+            *_relative(directory, f"device/{board.platform}", "*.c"),
+            *(f"generated/{name}" for name in glue(kind) if name.endswith(".c")),
+        ],
+    }
+    rendered = {
+        "CMakeLists.txt": "CMakeLists.txt.j2",
+        "toolchain.cmake": "toolchain.cmake.j2",
+        "generated/memory.ld": "memory.ld.j2",
+        "generated/board.h": "board.h.j2",
+        **{f"generated/{name}": template for name, template in glue(kind).items()},
+    }
+    copied = [p for p in (directory / "device").rglob("*") if p.is_file()]
+    build_id = write(directory, rendered, values, archive_path, copied, toolchain.version)
+    return Project(directory, build_id, values["info"], archive.name)
+
+
+def model_values(
+    archive_path: Path, kind: str, samples: Samples | None, benchmark: str, vendor: str
+) -> tuple[mlf.Archive, dict[str, Any]]:
+    """Read and check what projects of every platform are made from.
+
+    Returns the archive and the values its templates need.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"unknown type of project '{kind}'", f"valid types: {', '.join(KINDS)}")
     archive = mlf.read(archive_path)
     info, model = archive.info, archive.name
     for text in (info["entry"], model, *(t["c_name"] for t in info["inputs"] + info["outputs"])):
@@ -80,51 +145,102 @@ def generate(
                 f"'{text}' cannot be reported by firmware", "letters, digits and ' ._+-', up to 40"
             )
 
-    archive.extract(directory / "model")
-    shutil.copytree(DEVICE, directory / "device", ignore=shutil.ignore_patterns(".*"))
     inputs, outputs = _tensors(info["inputs"], "input"), _tensors(info["outputs"], "output")
     values = {
-        "board": board,
         "model": model,
         "info": info,
-        "toolchain": toolchain.version,
+        "kind": kind,
         "inputs": inputs,
         "outputs": outputs,
         "benchmark": benchmark or model,
         "vendor": vendor,
         "dataset": _dataset(benchmark, inputs),
-        "baud": baud,
-        "lengths": {memory.name: memory.size for memory in board.memories},
-        "compiler": toolchain.compiler,
-        "archiver": toolchain.archiver,
-        "ranlib": toolchain.ranlib,
-        "flags": toolchain.flags,
-        "link_flags": toolchain.link_flags,
-        "libraries": toolchain.libraries,
-        "model_sources": _relative(directory, "model/codegen/host/src", "*.c")
-        + _relative(directory, "model/codegen/host/lib", "*.o"),
-        "harness_sources": [
-            *_relative(directory, "device/runtime", "*.c"),
-            *_relative(directory, "device/mlperftiny", "*.c"),
-            *_relative(directory, f"device/{board.platform}", "*.c"),
-            "generated/model_glue.c",
-        ],
     }
-    # The build id stands for everything the firmware is made from. It is part of one file, whose
-    # share of the hash is therefore that file without it.
-    digest = hashlib.sha256(archive_path.read_bytes())
-    for path in sorted(p for p in (directory / "device").rglob("*") if p.is_file()):
-        digest.update(path.relative_to(directory).as_posix().encode() + b"\0" + path.read_bytes())
-    rendered = _render({**values, "build_id": ""})
-    for name in sorted(rendered):
-        digest.update(name.encode() + b"\0" + rendered[name].encode())
-    digest.update(toolchain.version.encode())
-    build_id = digest.hexdigest()[:16]
+    if kind == "standalone":
+        values["samples"] = _checked(samples or random_samples(info), info)
+    return archive, values
 
-    for name, text in _render({**values, "build_id": build_id}).items():
-        (directory / name).parent.mkdir(exist_ok=True)
+
+def glue(kind: str) -> dict[str, str]:
+    """Templates, by name of the file they become, of what ties model and harness."""
+    files = {"model_glue.h": "model_glue.h.j2", "model_glue.c": "model_glue.c.j2"}
+    return files | ({"samples.c": "samples.c.j2"} if kind == "standalone" else {})
+
+
+def model_sources(directory: Path) -> list[str]:
+    """What of the extracted model is compiled and linked, relative to the project."""
+    return _relative(directory, "model/codegen/host/src", "*.c") + _relative(
+        directory, "model/codegen/host/lib", "*.o"
+    )
+
+
+def write(
+    directory: Path,
+    rendered: dict[str, str],
+    values: dict[str, Any],
+    archive_path: Path,
+    copied: list[Path],
+    *tools: str,
+) -> str:
+    """Write the files made from templates; returns the build id.
+
+    The build id stands for everything the firmware is made from. It is part of one file, whose
+    share of the hash is therefore that file without it.
+
+    Args:
+        rendered: template by name of the file it becomes.
+        copied: files that are in the project already and count too.
+        tools: versions of what builds the project.
+    """
+    digest = hashlib.sha256(archive_path.read_bytes())
+    for path in sorted(copied):
+        digest.update(path.relative_to(directory).as_posix().encode() + b"\0" + path.read_bytes())
+    for name, text in sorted(_render(rendered, {**values, "build_id": ""}).items()):
+        digest.update(name.encode() + b"\0" + text.encode())
+    for version in tools:
+        digest.update(version.encode())
+    build_id = digest.hexdigest()[:16]
+    for name, text in _render(rendered, {**values, "build_id": build_id}).items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
-    return Project(directory, build_id, info, model)
+    return build_id
+
+
+def random_samples(info: dict[str, Any]) -> Samples:
+    """Seeded random inputs: all values of integer types, standard normal floats."""
+    generator = np.random.default_rng(0)
+
+    def tensor(description: dict[str, Any]) -> bytes:
+        dtype = np.dtype(description["dtype"])
+        count = description["bytes"] // dtype.itemsize
+        if dtype.kind == "f":
+            return generator.standard_normal(count).astype(dtype).tobytes()
+        limits = np.iinfo(dtype)
+        return generator.integers(limits.min, limits.max, count, dtype, endpoint=True).tobytes()
+
+    return Samples(tuple(b"".join(map(tensor, info["inputs"])) for _ in range(_SAMPLES)))
+
+
+def read_samples(path: Path) -> Samples:
+    """The first vectors of a ``.vectors.npz`` file: inputs, and outputs of the oracle."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            inputs, outputs = arrays["inputs"][:_SAMPLES], arrays["outputs"][:_SAMPLES]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"cannot read samples from {path}: {error}") from error
+    return Samples(tuple(row.tobytes() for row in inputs), tuple(row.tobytes() for row in outputs))
+
+
+def _checked(samples: Samples, info: dict[str, Any]) -> Samples:
+    for kind, rows in (("inputs", samples.inputs), ("outputs", samples.outputs)):
+        expected = sum(tensor["bytes"] for tensor in info[kind])
+        wrong = next((len(row) for row in rows if len(row) != expected), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"samples have {wrong} bytes of {kind}, the model {expected}",
+                "use the vectors of this model",
+            )
+    return samples
 
 
 def enlarge(project: Project, board: Board) -> None:
@@ -143,17 +259,9 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _render(values: dict[str, Any]) -> dict[str, str]:
+def _render(templates: dict[str, str], values: dict[str, Any]) -> dict[str, str]:
     environment = _environment()
-    files = {
-        "CMakeLists.txt": "CMakeLists.txt.j2",
-        "toolchain.cmake": "toolchain.cmake.j2",
-        "generated/memory.ld": "memory.ld.j2",
-        "generated/board.h": "board.h.j2",
-        "generated/model_glue.h": "model_glue.h.j2",
-        "generated/model_glue.c": "model_glue.c.j2",
-    }
-    return {name: environment.get_template(file).render(values) for name, file in files.items()}
+    return {name: environment.get_template(t).render(values) for name, t in templates.items()}
 
 
 def _relative(directory: Path, under: str, pattern: str) -> list[str]:

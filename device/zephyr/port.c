@@ -1,0 +1,148 @@
+/* Port for every board Zephyr knows: the console's UART and the finest cycle counter there is. */
+#include "port.h"
+
+#include <zephyr/cache.h>
+#include <zephyr/device.h>
+#include <zephyr/drivers/uart.h>
+#include <zephyr/fatal.h>
+#include <zephyr/kernel.h>
+#include <zephyr/sys/reboot.h>
+#include <zephyr/timing/timing.h>
+
+#include "application.h"
+#include "print.h"
+
+static const struct device *const uart = DEVICE_DT_GET(DT_CHOSEN(zephyr_console));
+
+static bool counts_cycles; /* the core's cycle counter counts; under QEMU it stands still */
+static uint32_t start_cycle;
+static uint64_t start_time;
+
+/* The 64-bit value near `coarse` whose low half is `low`: right as long as `coarse` is wrong by
+ * less than 2^31. */
+static uint64_t extend(uint64_t coarse, uint32_t low) {
+    return coarse + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)coarse);
+}
+
+/* Cycles of the kernel's timer since boot. Its ticks are counted in 64 bits, its cycles not with
+ * every timer. */
+static uint64_t timer_cycles(void) {
+    uint32_t hz = (uint32_t)sys_clock_hw_cycles_per_sec();
+    uint64_t coarse = (uint64_t)k_uptime_ticks() * (hz / CONFIG_SYS_CLOCK_TICKS_PER_SEC);
+    return extend(coarse, k_cycle_get_32());
+}
+
+static uint64_t scale(uint64_t value, uint32_t from_hz, uint32_t to_hz) {
+    return value / from_hz * to_hz + value % from_hz * to_hz / from_hz;
+}
+
+static uint32_t core_cycle(void) { return (uint32_t)timing_counter_get(); }
+
+/* A timer coarser than the core is caught on its edge, so that equal work gives equal counts. */
+void port_ticks_start(void) {
+    uint64_t before = timer_cycles();
+    do {
+        start_time = timer_cycles();
+    } while (!counts_cycles && start_time == before);
+    start_cycle = core_cycle();
+}
+
+uint64_t port_ticks(void) {
+    uint32_t cycle = core_cycle();
+    uint64_t time = timer_cycles() - start_time;
+    if (!counts_cycles) {
+        return time;
+    }
+    return extend(scale(time, (uint32_t)sys_clock_hw_cycles_per_sec(), port_ticks_hz()),
+                  cycle - start_cycle);
+}
+
+uint32_t port_ticks_hz(void) {
+    return counts_cycles ? (uint32_t)timing_freq_get() : (uint32_t)sys_clock_hw_cycles_per_sec();
+}
+
+uint64_t port_time_us(void) {
+    return scale(timer_cycles(), (uint32_t)sys_clock_hw_cycles_per_sec(), 1000000u);
+}
+
+uint32_t *port_stack_limit(void) { return (uint32_t *)k_current_get()->stack_info.start; }
+
+#ifdef CONFIG_UART_INTERRUPT_DRIVEN
+
+static K_SEM_DEFINE(wake, 0, 1);
+
+static void on_uart(const struct device *device, void *data) {
+    ARG_UNUSED(data);
+    uart_irq_update(device);
+    uart_irq_rx_disable(device);
+    k_sem_give(&wake);
+}
+
+/* The interrupt only ends the wait, so that none comes while something is measured. */
+char port_getc(void) {
+    unsigned char c;
+    while (uart_poll_in(uart, &c) != 0) {
+        uart_irq_rx_enable(uart);
+        /* Not every UART interrupts for a byte that was there before it was told to. */
+        if (uart_poll_in(uart, &c) == 0) {
+            break;
+        }
+        k_sem_take(&wake, K_FOREVER);
+    }
+    uart_irq_rx_disable(uart);
+    return (char)c;
+}
+
+#else
+
+char port_getc(void) {
+    unsigned char c;
+    while (uart_poll_in(uart, &c) != 0) {
+    }
+    return (char)c;
+}
+
+#endif
+
+void port_putc(char c) { uart_poll_out(uart, (unsigned char)c); }
+
+void port_init(void) {
+#ifdef CONFIG_CACHE_MANAGEMENT /* some boards leave their caches off */
+    sys_cache_instr_enable();
+    sys_cache_data_enable();
+#endif
+#ifdef CONFIG_UART_INTERRUPT_DRIVEN
+    uart_irq_rx_disable(uart);
+    uart_irq_tx_disable(uart);
+    uart_irq_callback_user_data_set(uart, on_uart, NULL);
+#endif
+    timing_init();
+    timing_start();
+    uint32_t before = core_cycle();
+    k_busy_wait(10);
+    counts_cycles = core_cycle() != before;
+    port_ticks_start();
+}
+
+/* Reports the fault and resets the board, so that the next command finds it ready again. */
+void k_sys_fatal_error_handler(unsigned int reason, const struct arch_esf *frame) {
+    print_text("\r\ne-[Fault ");
+    print_uint(reason);
+#ifdef CONFIG_CPU_CORTEX_M
+    print_text(": pc=0x");
+    print_hex(frame ? frame->basic.pc : 0u, 8);
+    print_text(" cfsr=0x");
+    print_hex(*(volatile uint32_t *)0xE000ED28u, 8);
+#else
+    ARG_UNUSED(frame);
+#endif
+    print_text("]\r\n");
+    k_busy_wait(10000); /* the UART may still be sending the last bytes */
+    sys_reboot(SYS_REBOOT_COLD);
+}
+
+int main(void) {
+    port_init();
+    application_run();
+    return 0;
+}
