@@ -15,6 +15,7 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from mcuforge.kernels import inplace
 from mcuforge.kernels.armv7em_requantize import HighWord, high_word
 from mcuforge.kernels.isa import Instruction
 from mcuforge.kernels.isa import armv7em as isa
@@ -170,7 +171,14 @@ def _build(
             with T.serial(0, size) as i:
                 T.buffer_store(y, clamp(y[i], *(T.int8(v) for v in exact.clamp)), [i])
     macs = layer.pixels * weight.size
-    return Kernel(ib.get(), (0, dots.stream), macs=macs)
+    if prepare is not None or layer.pixels == pixels:
+        distance = 0  # all is read before the first write
+    elif operation.name == "conv2d":
+        starts = inplace.group_starts(layer.pixels, pixels)
+        distance = inplace.by_pixels(operation, weight.shape[1:3], starts, pixels)
+    else:
+        return Kernel(ib.get(), (0, dots.stream), macs=macs)
+    return Kernel(ib.get(), (0, dots.stream), macs=macs, inplace={0: distance})
 
 
 def _bound(name: str, value: ir.Expr) -> tirx.Var:

@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as T
 
 from mcuforge.kernels.armv7em_requantize import high_word
 from mcuforge.kernels.isa import armv7em as isa
-from mcuforge.kernels.registry import Kernel, Operation, kernel
+from mcuforge.kernels.registry import SAME_PLACE, Kernel, Operation, kernel
 from mcuforge.kernels.requantize import clamp
 
 _UNROLL = {3: 4, 4: 8}
@@ -93,4 +93,4 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
             with T.serial(0, y_size) as i:
                 T.buffer_store(y, clamp(y[i], *(T.int8(v) for v in exact.clamp)), [i])
     macs = out_h * out_w * weight.size
-    return Kernel(ib.get(), (0, stream.reshape(-1)), macs=macs, inplace={0: 0})
+    return Kernel(ib.get(), (0, stream.reshape(-1)), macs=macs, inplace={0: SAME_PLACE})
