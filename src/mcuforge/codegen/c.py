@@ -252,6 +252,9 @@ class _Function:
         step = f"++{var}"
         if loop.step is not None and not _is_one(loop.step):
             step = f"{var} += {self._expr(loop.step, 0)}"
+        if _calls_block(loop.body):
+            # clang would repeat the calls, arguments and all, for every turn.
+            yield f"{pad}#pragma GCC unroll 1"
         yield f"{pad}for ({dtype} {var} = {low}; {var} < {high}; {step}) {{"
         yield from self._statement(loop.body, depth + 1)
         yield f"{pad}}}"
@@ -366,6 +369,19 @@ def _initialises(stmt: tirx.Stmt, buffer: tirx.Var) -> bool:
         and stmt.buffer.same_as(buffer)
         and [int(d) for d in buffer.shape] == [1]
     )
+
+
+def _calls_block(stmt: tirx.Stmt) -> bool:
+    """Whether a statement calls an instruction that is a function of its own."""
+    found = []
+
+    def visit(call: ir.Call) -> None:
+        if getattr(call.op, "name", "") in _EXTERN_CALLS:
+            entry = INSTRUCTIONS.get(str(call.args[0].value).removeprefix(C_PREFIX))
+            found.append(entry is not None and entry.shared)
+
+    tvm_ffi.structural_walk(stmt, (ir.Call, visit))
+    return any(found)
 
 
 def _is_one(expr: ir.Expr) -> bool:

@@ -83,8 +83,9 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
         y = T.arg("y", T.buffer((y_size,), "int8"))
         plane = T.alloc_buffer((size,), "int16")
         IRBuilder.name("plane", plane)
-        with T.serial(0, size) as i:
-            T.buffer_store(plane, T.int16(attrs["input_zero_point"]), [i])
+        if size > height * width + 2:
+            fill = isa.fill_halfwords(T.address_of(plane[0]), size // 2, attrs["input_zero_point"])
+            T.evaluate(fill)
         with T.serial(0, channels) as c:
             T.evaluate(copy(T.address_of(x[c]), T.address_of(plane[start])))
             place = T.address_of(constants[c * stream.shape[1]])

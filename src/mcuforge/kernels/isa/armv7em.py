@@ -353,6 +353,31 @@ for (int32_t i = 0; i < quads; ++i) {{
     )
 
 
+fill_halfwords = instruction(
+    name="fill_halfwords",
+    feature=FEATURE,
+    result="void",
+    params=(("y", "handle"), ("pairs", "int32"), ("value", "int32")),
+    semantics=None,
+    c="""\
+uint32_t *out = y;
+const uint32_t pair = ((uint32_t)value & 0xffffu) * 0x10001u;
+#pragma GCC unroll 4
+for (int32_t i = 0; i < pairs; ++i) {
+    out[i] = pair;
+}""",
+    portable="""\
+int16_t *out = y;
+for (int32_t i = 0; i < 2 * pairs; ++i) {
+    out[i] = (int16_t)value;
+}""",
+    llvm=None,
+    header="",
+    writes=("y",),
+    shared=True,
+)
+"""int16 ``value`` to 2 * pairs places from y, aligned to words."""
+
 copy_bytes = instruction(
     name="copy_bytes",
     feature=FEATURE,
