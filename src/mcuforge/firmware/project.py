@@ -14,6 +14,7 @@ import numpy as np
 from mcuforge import mlf
 from mcuforge.boards import Board
 from mcuforge.errors import ConfigError, ModelError
+from mcuforge.firmware.size import Usage
 from mcuforge.firmware.toolchains import Toolchain
 
 DEVICE = Path(__file__).parents[3] / "device"
@@ -48,6 +49,16 @@ class Project:
     build_id: str
     info: dict[str, Any]
     model: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built project: its firmware and what that takes of the board's memories."""
+
+    project: Project
+    elf: Path
+    usage: Usage
+    toolchain_version: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,312 @@
+"""Firmware as a Zephyr application: the project, its build by west, and its size."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.elffile import ELFFile
+
+from mcuforge.boards import Board, Memory
+from mcuforge.errors import ConfigError, ToolError
+from mcuforge.firmware import commands, toolchains
+from mcuforge.firmware import project as projects
+from mcuforge.firmware.project import DEVICE, Built, Project, Samples
+from mcuforge.firmware.size import Usage
+
+# Zephyr's name of each toolchain, where a board does not say otherwise.
+VARIANTS = {"gcc": "gnuarmemb", "clang": "llvm", "tvm-llvm": "llvm"}
+_HINT = (
+    "set ZEPHYR_BASE, or zephyr_base in the configuration, to the directory zephyr of a west "
+    "workspace; `snakemake zephyr_workspace` makes one, docs/boards.md says more"
+)
+_DEFAULT_STACK_BYTES = 8192
+# Kilobytes a firmware that does not fit is linked with, to know by how much.
+_ENLARGED_KB = 256 << 10
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A Zephyr tree inside a west workspace.
+
+    Attributes:
+        base: the tree, what ZEPHYR_BASE names.
+        version: as in ``4.2.99``.
+        commit: 12 hex digits, with ``-dirty`` if files differ from it; empty without git.
+    """
+
+    base: Path
+    version: str
+    commit: str
+
+    def __str__(self) -> str:
+        return f"zephyr {self.version} {self.commit}".rstrip()
+
+
+def workspace(base: str | os.PathLike[str] | None = None) -> Workspace:
+    """The Zephyr tree at `base`, by default at the environment's ZEPHYR_BASE.
+
+    Raises ConfigError, which says how to get one, if there is none.
+    """
+    name = base or os.environ.get("ZEPHYR_BASE", "")
+    if not name:
+        raise ConfigError("this board's firmware needs a Zephyr workspace", _HINT)
+    path = Path(name).expanduser().resolve()
+    try:
+        fields = dict(re.findall(r"(?m)^(\w+) *= *(\w+)", (path / "VERSION").read_text()))
+        version = ".".join(fields[key] for key in ("VERSION_MAJOR", "VERSION_MINOR", "PATCHLEVEL"))
+    except (OSError, KeyError) as error:
+        raise ConfigError(f"{path} is no Zephyr tree", _HINT) from error
+    return Workspace(path, version, _commit(path))
+
+
+def _commit(path: Path) -> str:
+    command = ["git", "-C", os.fspath(path), "describe", "--always", "--abbrev=12", "--dirty"]
+    try:
+        done = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=120, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def generate(
+    archive_path: Path,
+    directory: Path,
+    *,
+    kind: str = "mlperftiny",
+    samples: Samples | None = None,
+    benchmark: str = "",
+    vendor: str = "mcuforge",
+    stack_bytes: int = _DEFAULT_STACK_BYTES,
+    tools: tuple[str, ...] = (),
+) -> Project:
+    """Write a Zephyr application for any board into the empty `directory`.
+
+    Args:
+        archive_path: the MLF tar.
+        kind, samples, benchmark, vendor: as for bare metal.
+        stack_bytes: of the thread that runs the model.
+        tools: versions of what will build it, part of the build id.
+
+    Raises ConfigError for a name that cannot stand in C source, ModelError for a bad archive.
+    """
+    archive, values = projects.model_values(archive_path, kind, samples, benchmark, vendor)
+    archive.extract(directory / "model")
+    source = directory / "src"
+    source.mkdir()
+    for part in ("runtime", kind, "zephyr"):
+        for file in sorted((DEVICE / part).glob("*.[ch]")):
+            shutil.copyfile(file, source / file.name)
+    for file in (DEVICE / "zephyr").glob("Kconfig*"):
+        shutil.copyfile(file, directory / file.name)
+    for part in ("boards", "fragments"):
+        shutil.copytree(DEVICE / "zephyr" / part, directory / part)
+    copied = [p for p in directory.rglob("*") if p.is_file() and "model" not in p.parts]
+    glue = projects.glue(kind)
+    names = [*(path.name for path in source.glob("*.c")), *(n for n in glue if n.endswith(".c"))]
+    members = [archive.members[name] for name in archive.members if name.endswith((".c", ".h"))]
+    values |= {
+        "stack_bytes": stack_bytes,
+        "full_libc": any(b"#include <math.h>" in text for text in members),
+        "model_sources": projects.model_sources(directory),
+        "harness_sources": sorted(f"src/{name}" for name in names),
+    }
+    rendered = {
+        "CMakeLists.txt": "zephyr/CMakeLists.txt.j2",
+        "prj.conf": "zephyr/prj.conf.j2",
+        "README.md": "zephyr/README.md.j2",
+        **{f"src/{name}": template for name, template in glue.items()},
+    }
+    build_id = projects.write(directory, rendered, values, archive_path, copied, *tools)
+    return Project(directory, build_id, values["info"], archive.name)
+
+
+def variant(board: Board, toolchain: str) -> str:
+    """Zephyr's name of the toolchain that builds for a board: gnuarmemb, zephyr or llvm."""
+    return board.zephyr_variants.get(toolchain, VARIANTS[toolchain])
+
+
+def version(board: Board, toolchain: str, base: str | os.PathLike[str] | None = None) -> str:
+    """Everything outside the project that decides its firmware: a rerun trigger.
+
+    Without a workspace, what is wrong with it: the build says so, if it comes to that.
+    """
+    try:
+        return f"{workspace(base)}, {variant(board, toolchain)}"
+    except ConfigError as error:
+        return str(error)
+
+
+def toolchain_settings(board: Board, toolchain: str) -> dict[str, str]:
+    """CMake's settings of a toolchain; ToolError if it is missing or does not know the core."""
+    name = variant(board, toolchain)
+    settings = {"ZEPHYR_TOOLCHAIN_VARIANT": name}
+    if name == "zephyr":
+        return settings  # found by its own CMake package, or ZEPHYR_SDK_INSTALL_DIR
+    found = toolchains.toolchain(toolchain, board.core)
+    # Programs are links to where the toolchain lives: Zephyr wants that directory, and no suffixes.
+    if name == "llvm":
+        home = Path(found.compiler).resolve().parents[1]
+        return settings | {"LLVM_TOOLCHAIN_PATH": os.fspath(home)}
+    return settings | {"GNUARMEMB_TOOLCHAIN_PATH": os.fspath(Path(found.compiler).parents[1])}
+
+
+def west() -> str:
+    """The program west, that of this Python environment first."""
+    beside = Path(sys.executable).parent / "west"
+    return os.fspath(beside) if beside.is_file() else toolchains.find("west")
+
+
+def build_command(project: Path, board: Board, toolchain: str, *, enlarged: bool) -> list[str]:
+    """The command line of west that builds a generated project into ``build``.
+
+    Args:
+        enlarged: link as if flash and RAM were large enough for everything.
+    """
+    fragments = [os.fspath(project / "fragments" / name) for name in board.zephyr_fragments]
+    conf = [name for name in fragments if name.endswith(".conf")]
+    overlays = [name for name in fragments if name.endswith(".overlay")]
+    settings = toolchain_settings(board, toolchain)
+    if conf:
+        settings["EXTRA_CONF_FILE"] = ";".join(conf)
+    if overlays:
+        settings["EXTRA_DTC_OVERLAY_FILE"] = ";".join(overlays)
+    if enlarged:
+        settings["CONFIG_FLASH_SIZE"] = settings["CONFIG_SRAM_SIZE"] = str(_ENLARGED_KB)
+    command = [west(), "build", "--board", board.zephyr_board]
+    command += ["--build-dir", os.fspath(project / "build"), "--pristine", "auto"]
+    command += [os.fspath(project), "--", "-GNinja"]
+    return command + [f"-D{name}={value}" for name, value in settings.items()]
+
+
+def flash_command(build: Path, runner: str, extra: tuple[str, ...] = ()) -> list[str]:
+    """The command line of west that flashes what it built.
+
+    Args:
+        build: the build directory.
+        runner: openocd, jlink, pyocd, ...
+        extra: arguments for the runner.
+    """
+    command = [west(), "flash", "--skip-rebuild", "--build-dir", os.fspath(build)]
+    return [*command, "--runner", runner, *extra]
+
+
+def build(
+    mlf: Path,
+    board: Board,
+    toolchain: str,
+    root: Path,
+    benchmark: str,
+    vendor: str,
+    log: Path | None,
+) -> Built:
+    """Generate the application in the empty directory `root` and build it there."""
+    found = workspace()
+    tools = toolchain_version(board, toolchain)
+    generated = generate(
+        mlf,
+        root,
+        benchmark=benchmark,
+        vendor=vendor,
+        stack_bytes=board.stack_bytes,
+        tools=(tools, str(found), board.zephyr_board, *board.zephyr_fragments),
+    )
+    enlarged = False
+    try:
+        _west(build_command(root, board, toolchain, enlarged=False), found, root, log)
+    except commands.TooLargeError:
+        enlarged = True
+        shutil.rmtree(root / "build")
+        _west(build_command(root, board, toolchain, enlarged=True), found, root, log)
+    elf = root / "build" / "firmware.elf"
+    _strip(root / "build", elf, log)
+    used = usage(root / "build", board, generated.info["weights_bytes"], enlarged=enlarged)
+    return Built(generated, elf, used, tools)
+
+
+def _west(command: list[str], found: Workspace, directory: Path, log: Path | None) -> None:
+    environment = {**os.environ, "ZEPHYR_BASE": os.fspath(found.base)}
+    commands.run(command, log, environment=environment, directory=directory)
+
+
+def toolchain_version(board: Board, toolchain: str) -> str:
+    """As in ``gcc 12.2.1``; of Zephyr's SDK, that it is that."""
+    if variant(board, toolchain) == "zephyr":
+        return f"{toolchain} of the Zephyr SDK"
+    return toolchains.version(toolchain)
+
+
+def _strip(build: Path, output: Path, log: Path | None) -> None:
+    """Copy the firmware without debug sections, which hold paths of the build."""
+    match = re.search(r"(?m)^CMAKE_OBJCOPY:\w+=(.+)$", (build / "CMakeCache.txt").read_text())
+    if not match:
+        raise ToolError(f"Zephyr found no objcopy for {build}", "install the toolchain's binutils")
+    elf = build / "zephyr" / "zephyr.elf"
+    commands.run([match[1], "--strip-debug", os.fspath(elf), os.fspath(output)], log)
+
+
+def usage(build: Path, board: Board, weights_bytes: int, *, enlarged: bool) -> Usage:
+    """Measure a Zephyr firmware.
+
+    Flash is everything that is loaded, with the initial values of data in RAM; RAM is everything
+    that lies there, tightly coupled memories included. Code is that of the model's objects, before
+    the linker drops what nobody calls.
+
+    Args:
+        weights_bytes: what the compiler says the weights take.
+        enlarged: it was linked with more memory than there is.
+    """
+    flash, ram = board.memory("code"), board.memory("data")
+
+    def lies_in(memory: Memory, address: int) -> bool:
+        size = _ENLARGED_KB << 10 if enlarged else memory.size
+        return memory.origin <= address < memory.origin + size
+
+    sections: dict[str, int] = {}
+    flash_bytes = ram_bytes = main_ram_bytes = 0
+    with (build / "zephyr" / "zephyr.elf").open("rb") as stream:
+        for section in ELFFile(stream).iter_sections():
+            flags, size, address = section["sh_flags"], section["sh_size"], section["sh_addr"]
+            if not flags & SH_FLAGS.SHF_ALLOC or not size:
+                continue
+            sections[section.name] = size
+            in_flash, in_ram = lies_in(flash, address), lies_in(ram, address)
+            if section["sh_type"] != "SHT_NOBITS":
+                flash_bytes += size
+            if not in_flash and flags & (SH_FLAGS.SHF_WRITE | SH_FLAGS.SHF_EXECINSTR):
+                ram_bytes += size
+            main_ram_bytes += size if in_ram else 0
+    code = sum(_code_bytes(path) for path in _objects(build))
+    return Usage(
+        sections=sections,
+        flash_bytes=flash_bytes,
+        ram_bytes=ram_bytes,
+        code_bytes=max(0, code - weights_bytes),
+        weights_bytes=weights_bytes,
+        workspace_bytes=0,
+        missing_flash=max(0, flash_bytes - flash.size),
+        missing_ram=max(0, main_ram_bytes - ram.size),
+    )
+
+
+def _objects(build: Path) -> list[Path]:
+    compiled = sorted((build / "CMakeFiles" / "model.dir").rglob("*.obj"))
+    return compiled + sorted((build.parent / "model" / "codegen" / "host" / "lib").rglob("*.o"))
+
+
+def _code_bytes(path: Path) -> int:
+    """Bytes of instructions and constants, weights included, in one object file."""
+    with path.open("rb") as stream:
+        return sum(
+            section["sh_size"]
+            for section in ELFFile(stream).iter_sections()
+            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC
+            and section["sh_type"] == "SHT_PROGBITS"
+            and not section.name.startswith((".ARM.", ".debug"))
+        )
