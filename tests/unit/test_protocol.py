@@ -1,0 +1,214 @@
+"""The protocol client against boards that misbehave in every way."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcuforge.errors import BoardError
+from mcuforge.runner import protocol
+from mcuforge.runner.protocol import Client, Lines, parse_inference
+
+REPLY = [
+    "m-warmup-start-0",
+    "m-warmup-done",
+    "m-infer-start-2",
+    "m-lap-us-10",
+    "m-lap-us-20",
+    "m-infer-done",
+    "m-mcuforge-ticks-[2,30,14,16]",
+    "m-mcuforge-stack-[128]",
+    "m-mcuforge-output-[00ff7f]",
+    "m-results-[0.0,1.0,-0.5]",
+]
+
+
+class Port:
+    """Answers each command by what `answer` returns for it, in pieces of `piece` bytes."""
+
+    def __init__(self, answer, piece=7):
+        self._answer, self._piece = answer, piece
+        self._command = b""
+        self._pending = b""
+        self.commands = []
+
+    def write(self, data):
+        self._command += data
+        while b"%" in self._command:
+            command, _, self._command = self._command.partition(b"%")
+            self.commands.append(command.decode())
+            self._pending += self._answer(command.decode())
+        return len(data)
+
+    @property
+    def in_waiting(self):
+        return min(self._piece, len(self._pending))
+
+    def read(self, size):
+        if not self._pending:
+            time.sleep(0.005)
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
+
+
+def text(*lines):
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def client(answer, **kwargs):
+    return Client(Port(answer, **kwargs), "board")
+
+
+def test_a_reply_ends_with_ready_however_it_is_cut():
+    for piece in (1, 2, 1000):
+        assert client(lambda c: text("one", "two", "m-ready"), piece=piece).command("x") == [
+            "one",
+            "two",
+        ]
+
+
+def test_infer_returns_ticks_stack_and_output():
+    result = client(lambda c: text(*REPLY, "m-ready")).infer(2, 0, 1)
+    assert (result.count, result.ticks, result.stack_bytes) == (2, 30, 128)
+    assert result.output == bytes([0, 255, 127])
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda c: b"", "did not complete its reply to 'infer 2 0'"),
+        (lambda c: text(*REPLY), "did not complete"),
+        (lambda c: text(*REPLY[:3])[:-1], "did not complete"),
+        (lambda c: text("e-[Fault 3: pc=0x0]", "m-ready"), r"answers 'infer 2 0' with e-\[Fault"),
+        (lambda c: text("m-init-done", "m-ready"), "restarted"),
+        (lambda c: text("m-ready"), "0 lines 'm-mcuforge-ticks-'"),
+        (lambda c: text(*REPLY, REPLY[6], "m-ready"), "2 lines 'm-mcuforge-ticks-'"),
+        (lambda c: text(*REPLY[:8], "m-mcuforge-output-[0]", "m-ready"), "0 lines .*output"),
+        (lambda c: text(*REPLY).replace(b"[2,30", b"[3,45") + text("m-ready"), "ran 3 inferences"),
+        (lambda c: text(*REPLY).replace(b"14,16", b"16,14") + text("m-ready"), "contradict"),
+        (lambda c: text(*REPLY).replace(b"2,30", b"2,99") + text("m-ready"), "contradict"),
+        (lambda c: b"x" * 5000, "a line of more than 4096 bytes"),
+        (lambda c: b"x\n" * 5000, "does not end its reply"),
+        (lambda c: b"\xff\xfe" * 1000 + b"\r\n" + text("m-ready"), "0 lines"),
+    ],
+)
+def test_what_a_board_must_not_do_is_an_error(answer, message):
+    with pytest.raises(BoardError, match=message):
+        client(answer, piece=4096).infer(2, 0, 0.2)
+
+
+def test_a_flood_ends_in_bounded_memory_and_time():
+    class Flood(Port):
+        in_waiting = 65536
+
+        def read(self, size):
+            return b"\n" * size
+
+    with pytest.raises(BoardError, match=r"floods|does not end"):
+        Client(Flood(lambda c: b""), "board").command("name", 5)
+    with pytest.raises(BoardError, match=r"floods|did not become ready"):
+        Client(Flood(lambda c: b""), "board").synchronize(5)
+
+
+def test_synchronizing_discards_everything_said_before():
+    before = text("m-lap-us-3", "garbage \xff", "m-ready", "m-ready") + b"half a li"
+
+    def answer(command):
+        if not command:
+            return before
+        if command == "name":
+            return text("m-name-dut-[x]", "m-ready")
+        return text(f"e-[Unknown command: {command}]", "m-ready")
+
+    board = client(answer)
+    board.synchronize(1)
+    assert board.command("name") == ["m-name-dut-[x]"]
+    words = [c for c in board._port.commands if c.startswith("sync-")]
+    assert len(words) == 1 and re.fullmatch("sync-[0-9a-f]{8}", words[0])
+
+
+def test_synchronizing_ends_a_command_that_was_left_unfinished():
+    port = Port(lambda c: text(f"e-[Unknown command: {c}]", "m-ready"))
+    port.write(b"db 00010")
+    Client(port, "board").synchronize(1)
+    assert port.commands[0] == "db 00010"
+    assert port._pending == b""
+
+
+def test_loading_is_split_and_must_be_confirmed():
+    def answer(command):
+        done = command.startswith("b64") and len(command) < 3000
+        return text(*(["m-load-done"] if done else []), "m-ready")
+
+    board = client(answer)
+    board.load(bytes(4000))
+    assert [c.split()[0] for c in board._port.commands] == ["db", "b64", "b64"]
+    assert board._port.commands[0] == "db load 4000 raw"
+    with pytest.raises(BoardError, match="did not take 8 bytes"):
+        client(lambda c: text("m-ready")).load(bytes(8))
+
+
+def test_a_lost_port_is_a_board_error():
+    class Gone(Port):
+        def read(self, size):
+            raise OSError("device reports readiness to read but returned no data")
+
+    with pytest.raises(BoardError, match="lost the serial port of board"):
+        Client(Gone(lambda c: b""), "board").command("name")
+
+
+@given(st.lists(st.binary(max_size=300), max_size=40))
+def test_lines_are_those_of_the_whole_stream_however_it_is_cut(pieces):
+    whole = b"".join(pieces)
+    expected = [line.decode("ascii", "replace").strip("\r\0") for line in whole.split(b"\n")[:-1]]
+    lines = Lines(max_line=20_000)
+    assert [line for piece in pieces for line in lines.feed(piece)] == expected
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=200),
+            st.sampled_from([line.encode() + b"\r\n" for line in [*REPLY, "m-ready", "e-[x]"]]),
+        ),
+        max_size=30,
+    )
+)
+def test_any_bytes_give_a_result_or_a_board_error(pieces):
+    board = client(lambda c: b"".join(pieces), piece=64)
+    try:
+        result = board.infer(2, 0, 0.02)
+    except BoardError as error:
+        assert "\n" not in str(error)
+    else:
+        assert result.count == 2 and len(result.output) == 3
+
+
+@given(st.lists(st.text(max_size=80), max_size=20))
+def test_any_lines_give_a_result_or_a_board_error(lines):
+    try:
+        parse_inference(lines + REPLY)
+    except BoardError as error:
+        assert str(error)
+
+
+def test_profile_reads_what_the_firmware_says():
+    def answer(command):
+        if command == "name":
+            return text("m-name-dut-[mcuforge]", "m-ready")
+        return text(
+            "m-profile-[ULPMark for tinyML Firmware V0.0.1]",
+            "m-model-[kws01]",
+            "m-mcuforge-build-[0123456789abcdef]",
+            "m-mcuforge-tick-hz-[25000000]",
+            "m-mcuforge-input-bytes-[490]",
+            "m-mcuforge-output-bytes-[12]",
+            "m-ready",
+        )
+
+    assert client(answer).profile() == protocol.Profile(
+        "mcuforge", "kws01", "0123456789abcdef", 25000000, 490, 12
+    )

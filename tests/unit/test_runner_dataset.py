@@ -1,0 +1,108 @@
+"""Data sets become inputs, outputs become predictions and scores."""
+
+import numpy as np
+import pytest
+
+from mcuforge.errors import ConfigError
+from mcuforge.runner import compare
+from mcuforge.runner.dataset import DataSet, area_under_curve, dequantize, quantize
+
+INT8 = {"dtype": "int8", "bytes": 4, "scale": 0.5, "zero_point": -3}
+FLOAT = {"dtype": "float32", "bytes": 16, "scale": None, "zero_point": None}
+
+
+def write(directory, labels, **files):
+    (directory / "y_labels.csv").write_text(labels)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return directory
+
+
+def test_kws_inputs_are_taken_as_they_are(tmp_path):
+    data = DataSet(write(tmp_path, "a,12,7\nb,12,0\n", a=b"abcd", b=b"efgh"), "kws01", INT8)
+    assert len(data) == 2
+    assert [(i.file, i.label, i.inputs) for i in data] == [
+        ("a", 7, (b"abcd",)),
+        ("b", 0, (b"efgh",)),
+    ]
+
+
+def test_pixels_become_int8_by_subtracting_128(tmp_path):
+    directory = write(tmp_path, "a,2,1\n", a=bytes([0, 1, 128, 255]))
+    (item,) = DataSet(directory, "ic01", INT8)
+    assert np.frombuffer(item.inputs[0], np.int8).tolist() == [-128, -127, 0, 127]
+    (item,) = DataSet(directory, "ic01", {**INT8, "dtype": "uint8"})
+    assert item.inputs == (bytes([0, 1, 128, 255]),)
+
+
+@pytest.mark.parametrize("tensor", [INT8, FLOAT])
+def test_anomaly_features_are_cut_into_sliding_windows(tmp_path, tensor):
+    features = np.arange(8, dtype="<f4")
+    directory = write(tmp_path, "a,2,1,16,8\n", a=features.tobytes())
+    (item,) = DataSet(directory, "ad01", tensor)
+    windows = [dequantize(raw, tensor).tolist() for raw in item.inputs]
+    assert windows == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]]
+
+
+def test_quantizing_rounds_half_away_from_zero_and_saturates():
+    tensor = {"dtype": "int8", "scale": 0.5, "zero_point": 1, "bytes": 6}
+    features = np.array([0.25, -0.25, 0.2, 100, -100, 0], np.float32)
+    assert np.frombuffer(quantize(features, tensor), np.int8).tolist() == [2, 0, 1, 127, -128, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "lists no files"),
+        ("a,12\n", "line 1: the third column is no class number"),
+        ("a,12,seven\n", "line 1"),
+        ("a,12,7\n", "has 3 bytes, the model's input 4"),
+        ("c,12,7\n", "cannot read .*c: No such file"),
+        ("../y,12,7\n", "names a file elsewhere"),
+    ],
+)
+def test_a_wrong_data_set_is_named(tmp_path, labels, message):
+    with pytest.raises(ConfigError, match=message):
+        list(DataSet(write(tmp_path, labels, a=b"abc"), "kws01", INT8))
+
+
+def test_windows_that_do_not_fit_the_model_are_refused(tmp_path):
+    directory = write(tmp_path, "a,2,1,64,4\n", a=bytes(64))
+    with pytest.raises(ConfigError, match="do not go with"):
+        list(DataSet(directory, "ad01", INT8))
+
+
+def test_area_under_curve():
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
+    assert area_under_curve(labels, scores) == 0.75
+    assert area_under_curve(labels, np.ones(4)) == 0.5
+    with pytest.raises(ConfigError, match="no AUC"):
+        area_under_curve(np.ones(3), np.ones(3))
+
+
+def raw(values, dtype="<f4"):
+    return [np.array(values, dtype).tobytes()]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "got", "want", "expected"),
+    [
+        ("int8", [1, -128], [1, -128], (0.0, True)),
+        ("int8", [1, -128], [1, 127], (255.0, False)),
+        ("uint8", [0], [255], (255.0, False)),
+        ("float32", [1.0, 100.0], [1.0005, 100.0], (pytest.approx(5e-4, 1e-3), True)),
+        ("float32", [1.0, 100.0], [1.0, 100.1], (pytest.approx(0.1, 1e-3), False)),
+        ("float32", [np.nan], [1.0], (None, False)),
+        ("float32", [np.inf, 1.0], [np.inf, 1.0], (0.0, True)),
+    ],
+)
+def test_outputs_are_compared_in_their_own_units(dtype, got, want, expected):
+    got, want = raw(got, dtype), raw(want, dtype)
+    assert compare(got, want, [{"dtype": dtype, "bytes": len(got[0])}]) == expected
+
+
+def test_several_outputs_are_compared_each_in_its_type():
+    tensors = [{"dtype": "int8", "bytes": 2}, {"dtype": "float32", "bytes": 4}]
+    got = [np.int8([1, 2]).tobytes() + np.float32([0.5]).tobytes()]
+    want = [np.int8([1, 4]).tobytes() + np.float32([0.5]).tobytes()]
+    assert compare(got, want, tensors) == (2.0, False)
