@@ -55,12 +55,12 @@ class Project:
 
     def plan(self, *arguments: str) -> dict[str, int]:
         """How many jobs of each rule a run would execute."""
-        lines = self.run("-n", *arguments).split("Job stats:")[-1].splitlines()
-        if len(lines) < 3:
+        output = self.run("-n", *arguments)
+        if "Nothing to be done" in output:
             return {}
-        rows = [line.split() for line in lines[3:]]
-        table = rows[: next((i for i, row in enumerate(rows) if not row), len(rows))]
-        return {row[0]: int(row[1]) for row in table if row[0] != "total"}
+        table = output.split("Job stats:")[-1].strip().split("\n\n")[0]
+        rows = [line.split() for line in table.splitlines()[2:]]
+        return {rule: int(count) for rule, count in rows if rule != "total"}
 
     def edit(self, file: str, old: str = "", new: str = "\n") -> None:
         """Replace `old` in a file, or append `new`."""

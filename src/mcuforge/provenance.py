@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-DEVICE = _PACKAGE.parents[1] / "device"
+_ROOT = _PACKAGE.parents[1]
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -31,6 +31,11 @@ def package(*names: str) -> str:
     return digest(path if path.is_dir() else path.with_suffix(".py") for path in paths)
 
 
+def step(name: str, *modules: str) -> str:
+    """What decides how a workflow step does its work: its script, and modules of mcuforge."""
+    return f"{digest([_ROOT / 'scripts' / f'{name}.py'])} {package(*modules)}"
+
+
 def compiler() -> str:
     """What decides the bytes of an MLF archive, apart from model, target and level."""
     sources = package("target", "frontend", "passes", "kernels", "codegen", "mlf", "compiler")
@@ -39,4 +44,4 @@ def compiler() -> str:
 
 def firmware() -> str:
     """What decides the bytes of a firmware, apart from MLF, board and toolchain."""
-    return f"{package('firmware')} {digest([DEVICE])}"
+    return f"{package('firmware')} {digest([_ROOT / 'device'])}"

@@ -22,6 +22,6 @@ rule measure:
         board=lambda wildcards: EXPERIMENT.run_facts(wildcards.board),
         measure=config.get("measure", {}),
         quality_target=lambda wildcards: EXPERIMENT.models[wildcards.model].quality_target,
-        sources=provenance.package("boards", "runner", "results/records"),
+        step=provenance.step("measure", "boards", "runner", "results/records"),
     script:
         "../../scripts/measure.py"

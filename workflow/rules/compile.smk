@@ -11,5 +11,6 @@ rule compile_model:
         mem_mb=1500,
     params:
         compiler=provenance.compiler(),
+        step=provenance.step("compile_model"),
     script:
         "../../scripts/compile_model.py"

@@ -14,6 +14,7 @@ rule build_firmware:
         benchmark=lambda wildcards: EXPERIMENT.models[wildcards.model].benchmark,
         board=lambda wildcards: EXPERIMENT.build_facts(wildcards.board),
         sources=provenance.firmware(),
+        step=provenance.step("build_firmware"),
         toolchain=toolchain_version,
     script:
         "../../scripts/build_firmware.py"

@@ -19,6 +19,7 @@ rule fetch_model:
         CONDA
     params:
         sha256=lambda wildcards: EXPERIMENT.models[wildcards.model].sha256,
+        step=provenance.step("fetch_model"),
     script:
         "../../scripts/fetch_model.py"
 
@@ -35,6 +36,6 @@ rule describe_model:
         CONDA
     params:
         task=lambda wildcards: EXPERIMENT.models[wildcards.model].task,
-        sources=provenance.package("models/describe", "models/oracle", "models/vectors"),
+        step=provenance.step("describe_model", "models/describe", "models/oracle", "models/vectors"),
     script:
         "../../scripts/describe_model.py"

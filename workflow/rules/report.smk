@@ -17,7 +17,7 @@ rule summary:
     conda:
         CONDA
     params:
-        sources=provenance.package("results/summary"),
+        step=provenance.step("summary", "results/summary"),
     script:
         "../../scripts/summary.py"
 
@@ -37,7 +37,7 @@ rule tables:
     conda:
         CONDA
     params:
-        sources=provenance.package("results/tables"),
+        step=provenance.step("tables", "results/tables"),
     script:
         "../../scripts/tables.py"
 
@@ -63,7 +63,7 @@ rule model_figures:
     conda:
         CONDA
     params:
-        sources=provenance.package("results/figures"),
+        step=provenance.step("model_figures", "results/figures"),
     script:
         "../../scripts/model_figures.py"
 
@@ -83,6 +83,6 @@ rule board_figure:
     conda:
         CONDA
     params:
-        sources=provenance.package("results/figures"),
+        step=provenance.step("board_figure", "results/figures"),
     script:
         "../../scripts/board_figure.py"
