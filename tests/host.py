@@ -19,17 +19,26 @@ class HostModel:
         archive: path of its MLF tar.
         directory: where to unpack and build.
         flags: further compiler flags.
+        compiler: the C compiler.
     """
 
-    def __init__(self, archive: Path, directory: Path, flags: tuple[str, ...] = ("-O1",)) -> None:
+    def __init__(
+        self,
+        archive: Path,
+        directory: Path,
+        flags: tuple[str, ...] = ("-O1",),
+        compiler: str = "gcc",
+    ) -> None:
         read = mlf.read(archive)
         self.info = read.info
         read.extract(directory)
         library = directory / "model.so"
-        command = ["gcc", "-std=c99", *WARNINGS, *flags, "-shared", "-fPIC", "-o", str(library)]
-        command += [f"-I{directory / 'codegen/host/include'}"]
-        command += [str(p) for p in sorted((directory / "codegen/host/src").glob("*.c"))]
-        subprocess.run([*command, "-lm"], check=True, capture_output=True, text=True)
+        model = directory / "codegen/host"
+        command = [compiler, "-std=c99", *WARNINGS, *flags, "-shared", "-fPIC", "-o", str(library)]
+        command += [f"-I{model / 'include'}"]
+        command += sorted(map(str, [*model.glob("src/*.c"), *model.glob("lib/*.o")]))
+        done = subprocess.run([*command, "-lm"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
         self._run = getattr(ctypes.CDLL(str(library)), self.info["entry"])
 
     def run(self, rows: np.ndarray) -> np.ndarray:
