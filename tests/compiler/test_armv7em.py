@@ -1,0 +1,253 @@
+"""The kernels for ARMv7E-M: requantization, portable C on this machine, assembly on QEMU."""
+
+from pathlib import Path
+
+import batch
+import numpy as np
+import pytest
+from emulator import EmulatedModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tflite_graphs import Graph, Spec, answer
+
+from mcuforge.compiler import compile_model
+from mcuforge.kernels import arithmetic
+from mcuforge.kernels.armv7em_requantize import HighWord, high_word
+from mcuforge.kernels.isa import armv7em as isa
+from mcuforge.kernels.registry import Operand, Operation
+from mcuforge.target import Target
+
+SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def operation(weight, bias, scale, x_zero, zero, rounding, low=-128, high=127) -> Operation:
+    return Operation(
+        name="conv2d",
+        args=(
+            Operand((1, 1, 1, weight.shape[-1]), "int8"),
+            Operand(weight.shape, "int8", weight),
+            Operand(bias.shape, "int32", bias),
+            Operand(scale.shape, "float64", scale),
+        ),
+        attrs={
+            "input_zero_point": x_zero, "weight_zero_point": 0, "zero_point": zero,
+            "clamp_min": low, "clamp_max": high, "rounding": rounding,
+        },
+        out=Operand((1, 1, 1, len(weight)), "int8"),
+        features=frozenset({"dsp"}),
+    )  # fmt: skip
+
+
+def outputs(exact: HighWord, channel: int, acc: np.ndarray) -> np.ndarray:
+    """The blocks' arithmetic, in 32 bits as on the core."""
+    acc = np.where(exact.constants[channel], 0, acc)
+    scaled = (acc << isa.SCALE_BITS) + exact.bias[channel]
+    assert np.abs(scaled).max() < 1 << 31
+    scaled = np.where(scaled >= 0, scaled + exact.positive[channel], scaled)
+    assert np.abs(scaled).max() < 1 << 31
+    high = ((scaled * exact.multiplier[channel]) >> 32) + exact.constant
+    assert np.abs(high).max() < 1 << 31
+    result = np.clip(high >> exact.shift, -128, 127)
+    return result if exact.clamp is None else np.clip(result, *exact.clamp)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    x_zero=st.integers(-128, 127),
+    zero=st.sampled_from([-128, -128, 127, 0, 4, -17]),
+    fan_in=st.integers(1, 80),
+    spread=st.floats(0.05, 8),
+    rounding=st.sampled_from(["once", "twice"]),
+)
+def test_requantization_is_exact_on_every_accumulator(
+    seed, x_zero, zero, fan_in, spread, rounding
+) -> None:
+    random = np.random.default_rng(seed)
+    weight = random.integers(-127, 128, (3, fan_in), dtype=np.int8)
+    bias = random.integers(-3000, 3000, 3, dtype=np.int32)
+    scale = spread * random.uniform(0.5, 2, 3) / (np.sqrt(fan_in) * 73)
+    exact = high_word(operation(weight, bias, scale, x_zero, zero, rounding), weight)
+    if exact is None:
+        return  # the level below computes it
+    reach = np.abs(weight.astype(int)).sum(axis=1) * 255
+    for channel in range(3):
+        w = weight[channel].astype(int)
+        low = bias[channel] + (np.where(w > 0, -128 - x_zero, 127 - x_zero) * w).sum()
+        acc = np.arange(low, low + reach[channel] + 1)
+        if rounding == "twice":
+            multiplier = arithmetic.quantize_multiplier(scale[channel])
+            want = arithmetic.multiply_by_quantized_multiplier(acc, *multiplier)
+        else:
+            want = arithmetic.fully_connected_round(acc, scale[channel])
+        want = np.clip(want + zero, -128, 127)
+        np.testing.assert_array_equal(outputs(exact, channel, acc), want)
+
+
+def test_a_requantization_is_found_for_ordinary_layers() -> None:
+    random = np.random.default_rng(1)
+    for zero, rounding in ((-128, "twice"), (5, "twice"), (5, "once")):
+        weight = random.integers(-127, 128, (64, 64), dtype=np.int8)
+        scale = random.uniform(0.3, 3, 64) / (8 * 73)
+        bias = random.integers(-3000, 3000, 64, dtype=np.int32)
+        exact = high_word(operation(weight, bias, scale, -128, zero, rounding), weight)
+        assert exact is not None
+        assert exact.signed == (zero == 5 and rounding == "twice")
+
+
+def test_packed_weights_hold_what_the_blocks_take_out() -> None:
+    weights = np.random.default_rng(0).integers(-127, 128, (5, 16))
+    words = isa.pack_weights(weights).view(np.uint32)
+    halves = np.stack([words & 0xFFFF, words >> 16], axis=-1).astype(np.uint16).view(np.int16)
+    first = (halves & 0xFF).astype(np.uint8).view(np.int8).astype(int)
+    second = (halves - first) >> 8
+    quads = weights.reshape(5, 4, 4)
+    np.testing.assert_array_equal(first, quads[..., 0::2])
+    np.testing.assert_array_equal(second, quads[..., 1::2])
+    with pytest.raises(ValueError, match="halfwords"):
+        isa.pack_weights(np.array([[-1, -128, 0, 0]]))
+
+
+class Layers:
+    """Random layers whose output scales fit what they compute."""
+
+    def __init__(self, shape: tuple[int, ...], seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.graph = Graph()
+        self.shape = shape
+        self.spec = Spec(shape, "int8", 0.02, -128)
+        self.tensor = self.graph.input(self.spec)
+
+    def weights(self, shape: tuple[int, ...], axis: int, fan_in: int):
+        values = self.random.integers(-127, 128, shape, dtype=np.int8)
+        channels = shape[axis]
+        scales = self.random.uniform(0.5, 2, channels) / (73 * np.sqrt(fan_in))
+        weight = self.graph.constant(values, scales, [0] * channels, axis)
+        bias = self.random.integers(-2000, 2000, channels, dtype=np.int32)
+        own = [float(self.spec.scale * s) for s in scales]
+        return weight, self.graph.constant(bias, own, [0] * channels)
+
+    def out(self, shape: tuple[int, ...], relu: bool) -> Spec:
+        zero = -128 if relu else int(self.random.integers(-20, 20))
+        self.shape = shape
+        self.spec = Spec(
+            shape, "int8", self.spec.scale * float(self.random.uniform(0.7, 1.4)), zero
+        )
+        return self.spec
+
+    def window(self, name: str, kernel, strides, padding: str, outputs: int, relu: bool) -> None:
+        n, *size, channels = self.shape
+        out = [
+            -(-size[i] // strides[i])
+            if padding == "SAME"
+            else (size[i] - kernel[i]) // strides[i] + 1
+            for i in range(2)
+        ]
+        if name == "CONV_2D":
+            shape, axis, fan_in = (outputs, *kernel, channels), 0, kernel[0] * kernel[1] * channels
+            options = {}
+        else:
+            shape, axis, fan_in = (1, *kernel, channels), 3, kernel[0] * kernel[1]
+            outputs, options = channels, {"depth_multiplier": 1}
+        weight, bias = self.weights(shape, axis, fan_in)
+        self.tensor = self.graph.op(
+            name, [self.tensor, weight, bias], self.out((n, *out, outputs), relu),
+            padding=padding, stride_h=strides[0], stride_w=strides[1],
+            fused_activation_function="RELU" if relu else "NONE", **options,
+        )  # fmt: skip
+
+    def conv(self, kernel, outputs, strides=(1, 1), padding="SAME", relu=True) -> "Layers":
+        self.window("CONV_2D", kernel, strides, padding, outputs, relu)
+        return self
+
+    def depthwise(self, kernel, strides=(1, 1), padding="SAME", relu=True) -> "Layers":
+        self.window("DEPTHWISE_CONV_2D", kernel, strides, padding, 0, relu)
+        return self
+
+    def add_itself(self) -> "Layers":
+        spec = self.spec
+        self.tensor = self.graph.op("ADD", [self.tensor, self.tensor], self.out(spec.shape, True))
+        return self
+
+    def dense(self, outputs: int) -> "Layers":
+        size = int(np.prod(self.shape))
+        flat = Spec((1, size), "int8", self.spec.scale, self.spec.zero_point)
+        shape = self.graph.constant(np.int32([1, size]))
+        self.tensor = self.graph.op("RESHAPE", [self.tensor, shape], flat)
+        values = self.random.integers(-127, 128, (outputs, size), dtype=np.int8)
+        scale = 1 / (73 * np.sqrt(size))
+        weight = self.graph.constant(values, scale)
+        bias = self.graph.constant(np.zeros(outputs, np.int32), self.spec.scale * scale)
+        self.tensor = self.graph.op(
+            "FULLY_CONNECTED", [self.tensor, weight, bias], self.out((1, outputs), False)
+        )
+        return self
+
+    def model(self) -> bytes:
+        return self.graph.build(self.tensor)
+
+
+SHAPES = {
+    "pointwise": lambda: Layers((1, 5, 3, 16), 1).conv((1, 1), 7).conv((1, 1), 6, relu=False),
+    "pointwise, few pixels": lambda: Layers((1, 2, 1, 10), 2).conv((1, 1), 11, relu=False),
+    "pointwise, strided": lambda: Layers((1, 5, 6, 8), 3).conv((1, 1), 9, (2, 2)),
+    "rows": lambda: Layers((1, 6, 5, 4), 4).conv((3, 3), 5).conv((3, 3), 4, (2, 2), relu=False),
+    "rows, no padding": lambda: Layers((1, 7, 6, 8), 5).conv((3, 2), 6, padding="VALID"),
+    "bytes": lambda: Layers((1, 9, 8, 3), 6).conv((3, 3), 8, (2, 2)).conv((5, 3), 3),
+    "bytes, large": lambda: Layers((1, 40, 40, 3), 7).conv((3, 3), 4),
+    "one channel": lambda: Layers((1, 20, 10, 1), 8).conv((10, 4), 8, (2, 2)),
+    "depthwise": lambda: Layers((1, 7, 8, 5), 9).depthwise((3, 3)).depthwise((3, 3), relu=False),
+    "depthwise, strided": lambda: Layers((1, 9, 12, 6), 10).depthwise((3, 3), (2, 2)),
+    "depthwise, wide": lambda: Layers((1, 3, 27, 3), 1).depthwise((3, 3)).depthwise((3, 3), (2, 2)),
+    "depthwise, any": lambda: Layers((1, 9, 8, 4), 12).depthwise((2, 5)).depthwise((4, 3), (2, 1)),
+    "depthwise, column": lambda: Layers((1, 17, 1, 6), 13).depthwise((10, 1), padding="VALID"),
+    "add": lambda: Layers((1, 3, 5, 4), 14).add_itself(),
+    "dense": lambda: Layers((1, 1, 1, 37), 15).dense(10).dense(3),
+}  # fmt: skip
+
+
+def stimuli(shape: tuple[int, ...]) -> list[np.ndarray]:
+    random = np.random.default_rng(3)
+    values = [random.integers(-128, 128, shape), random.choice([-128, 127], shape)]
+    return [v.astype(np.int8) for v in [*values, np.full(shape, -128), np.full(shape, 127)]]
+
+
+def test_layers_answer_as_litert(tmp_path: Path) -> None:
+    jobs = []
+    for make in SHAPES.values():
+        layers = make()
+        shape = layers.graph._tensors[0].shape
+        model = layers.model()
+        for level in (3, 4):
+            jobs += [batch.Job(model, "cortex-m7-c", level, [x]) for x in stimuli(shape)[:2]]
+    results = batch.run(jobs, tmp_path, SANITIZED)
+    for job, result in zip(jobs, results, strict=True):
+        np.testing.assert_array_equal(result[0], answer(job.model, job.inputs)[0])
+
+
+def everything() -> Layers:
+    """A chain through every block."""
+    layers = Layers((1, 14, 13, 3), 20).conv((3, 3), 8).conv((3, 3), 9, relu=False)
+    layers = layers.depthwise((3, 3)).conv((1, 1), 7).depthwise((3, 3), (2, 2), relu=False)
+    layers = layers.conv((1, 1), 12, relu=False).add_itself().depthwise((2, 5)).conv((1, 1), 5)
+    return layers.depthwise((3, 2), relu=False).conv((7, 7), 6, padding="VALID").dense(13)
+
+
+@pytest.mark.parametrize("level", [3, 4])
+@pytest.mark.parametrize(
+    ("core", "toolchain"), [("cortex-m4", "gcc"), ("cortex-m7", "gcc"), ("cortex-m7", "clang")]
+)
+def test_assembly_answers_as_litert(core: str, toolchain: str, level: int, tmp_path: Path) -> None:
+    layers = everything()
+    inputs = stimuli((1, 14, 13, 3))
+    model = layers.model()
+    source = tmp_path / "model.tflite"
+    source.write_bytes(model)
+    compile_model(source, "chain", Target(core), level, tmp_path / "model.tar")
+    emulated = EmulatedModel(tmp_path / "model.tar", tmp_path / "build", toolchain, ("-O3",))
+    source = (tmp_path / "build/codegen/host/src/tvmgen_chain.c").read_text()
+    for block in ("dot_2x3", "dot_1x3", "dot_4x1", "dot_1x1", "depthwise_3x3", "ssat8"):
+        assert f"mcuforge_{block}_" in source
+    results = emulated.run(np.stack([x.reshape(-1) for x in inputs]).view(np.uint8))
+    wanted = np.stack([answer(model, [x])[0].reshape(-1) for x in inputs])
+    np.testing.assert_array_equal(results.view(np.int8), wanted)
