@@ -1,6 +1,5 @@
 """A compiled model without a compiler: a few lines of C in a Model Library Format archive."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ static int32_t dot(const int8_t *restrict a, const int8_t *restrict b) {{
 
 int32_t tvmgen_tiny_run(struct tvmgen_tiny_inputs *inputs, struct tvmgen_tiny_outputs *outputs) {{
     int32_t *sums = (int32_t *)workspace;
+    __asm volatile("" : "+r"(sums)); /* the workspace is used, whatever the compiler thinks */
     {body}
     for (int j = 0; j < 4; j++) {{
         sums[j] = dot(weights[j], inputs->input_1) >> 4;
@@ -72,7 +72,69 @@ def write(
 ) -> Path:
     """Write the archive; `body` is C run before the model, `result` what it returns."""
     weights = ",\n".join("{" + ", ".join(str(w) for w in row) + "}" for row in WEIGHTS)
-    tensor = {"dtype": "int8", "scale": 0.25, "zero_point": -3}
+    quantized = {"dtype": "int8", "scale": 0.25, "zero_point": -3}
+    return _write(
+        path,
+        SOURCE.format(weights=weights, body=body, result=result),
+        HEADER.format(workspace=workspace),
+        [{"name": "in", "c_name": "input_1", "shape": [1, 16], "bytes": 16, **quantized}],
+        [{"name": "out", "c_name": "identity", "shape": [1, 4], "bytes": 4, **quantized}],
+        workspace=workspace,
+        core=core,
+    )
+
+
+MIXED_SOURCE = """\
+#include "tvmgen_tiny.h"
+
+int32_t tvmgen_tiny_run(struct tvmgen_tiny_inputs *inputs, struct tvmgen_tiny_outputs *outputs) {
+    for (int i = 0; i < 3; i++) {
+        outputs->scaled[i] = (float)inputs->bytes[i] * inputs->factors[i % 2];
+    }
+    outputs->last[0] = (uint8_t)inputs->bytes[2];
+    return 0;
+}
+"""
+MIXED_HEADER = """\
+#include <stdint.h>
+struct tvmgen_tiny_inputs {
+    int8_t *bytes;
+    float *factors;
+};
+struct tvmgen_tiny_outputs {
+    float *scaled;
+    uint8_t *last;
+};
+int32_t tvmgen_tiny_run(struct tvmgen_tiny_inputs *inputs, struct tvmgen_tiny_outputs *outputs);
+"""
+
+
+def write_mixed(path: Path) -> Path:
+    """A model with two inputs and two outputs, integers and floats, of odd sizes."""
+
+    def tensor(name: str, dtype: str, elements: int) -> dict:
+        return {
+            "name": name,
+            "c_name": name,
+            "shape": [elements],
+            "dtype": dtype,
+            "bytes": elements * np.dtype(dtype).itemsize,
+            "scale": None,
+            "zero_point": None,
+        }
+
+    return _write(
+        path,
+        MIXED_SOURCE,
+        MIXED_HEADER,
+        [tensor("bytes", "int8", 3), tensor("factors", "float32", 2)],
+        [tensor("scaled", "float32", 3), tensor("last", "uint8", 1)],
+        workspace=0,
+        core="cortex-m7",
+    )
+
+
+def _write(path, source, header, inputs, outputs, workspace, core):
     info = {
         "compiler_version": "0.1.0+test",
         "tvm_version": "0.27.0.post1",
@@ -82,10 +144,8 @@ def write(
         "executor": "aot",
         "entry": "tvmgen_tiny_run",
         "header": "tvmgen_tiny.h",
-        "inputs": [
-            {"name": "input_1", "c_name": "input_1", "shape": [1, 16], "bytes": 16, **tensor}
-        ],
-        "outputs": [{"name": "out", "c_name": "identity", "shape": [1, 4], "bytes": 4, **tensor}],
+        "inputs": inputs,
+        "outputs": outputs,
         "workspace_bytes": workspace,
         "workspace_lower_bound_bytes": 16,
         "weights_bytes": 64,
@@ -102,13 +162,12 @@ def write(
         "memory": {},
         "mcuforge": info,
     }
-    source = SOURCE.format(weights=weights, body=body, result=result)
     mlf.write(
         path,
         {"version": mlf.FORMAT_VERSION, "modules": {"tiny": module}},
         {
             "codegen/host/src/tvmgen_tiny.c": source.encode(),
-            "codegen/host/include/tvmgen_tiny.h": HEADER.format(workspace=workspace).encode(),
+            "codegen/host/include/tvmgen_tiny.h": header.encode(),
         },
     )
     return path
@@ -119,8 +178,3 @@ def write_vectors(path: Path, count: int = 5) -> Path:
     inputs = np.random.default_rng(3).integers(-128, 128, (count, 16), dtype=np.int8)
     np.savez(path, inputs=inputs.view(np.uint8), outputs=run(inputs).view(np.uint8))
     return path
-
-
-def sha256(inputs: np.ndarray) -> list[str]:
-    """Hashes of raw input rows."""
-    return [hashlib.sha256(row.tobytes()).hexdigest() for row in inputs]

@@ -1,0 +1,83 @@
+"""Firmware for the emulated boards, each built once a session."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import fake_mlf
+import psutil
+import pytest
+
+from mcuforge import boards, firmware, mlf, runner
+from mcuforge.boards import Board
+from mcuforge.results.records import Size
+from mcuforge.runner.device import Device
+
+INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A firmware and what is needed to run it."""
+
+    board: Board
+    elf: Path
+    size: Path
+    info: dict
+    vectors: Path
+
+    def measure(self, **kwargs):
+        arguments = {
+            "elf": self.elf,
+            "size": self.size,
+            "info": self.info,
+            "vectors": self.vectors,
+            "board": self.board,
+            "inventory": INVENTORY,
+        }
+        return runner.measure(**(arguments | kwargs))
+
+    def device(self):
+        (instance,) = INVENTORY.instances(self.board.name)
+        return Device(self.board, instance, self.elf, Size.read(self.size).build_id)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Builds the fake model for a board: ``built("mps2_an500", "gcc", body=...)``."""
+    for program in ("qemu-system-arm", "arm-none-eabi-gcc"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    done = {}
+
+    def build(board="mps2_an500", toolchain="gcc", benchmark="", mixed=False, **source):
+        key = (board, toolchain, benchmark, mixed, *sorted(source.items()))
+        if key not in done:
+            directory = tmp_path_factory.mktemp("firmware")
+            archive = directory / "model.tar"
+            if mixed:
+                fake_mlf.write_mixed(archive)
+            else:
+                fake_mlf.write(archive, **source)
+            elf, size = directory / "firmware.elf", directory / "size.json"
+            kind = INVENTORY.board(board)
+            firmware.build(archive, kind, toolchain, elf, size, benchmark=benchmark)
+            vectors = fake_mlf.write_vectors(directory / "vectors.npz")
+            done[key] = Built(kind, elf, size, mlf.read(archive).info, vectors)
+        return done[key]
+
+    return build
+
+
+def _emulators():
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    return {child for child in children if "qemu" in child.name()}
+
+
+@pytest.fixture(autouse=True)
+def no_orphans():
+    """No test leaves a QEMU behind."""
+    before = _emulators()
+    yield
+    assert _emulators() <= before
