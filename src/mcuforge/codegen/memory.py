@@ -134,10 +134,12 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
         io_in_workspace: place inputs and outputs as well. All inputs are live when the program
             starts and may be overwritten after their last use, all outputs when it ends.
     """
-    blocks, overlaps = lives(program, io_in_workspace)
-    if not share:
-        end = len(program.steps) + 1
-        blocks, overlaps = [replace(block, first=0, last=end) for block in blocks], {}
+    if share:
+        blocks, overlaps = lives(program, io_in_workspace)
+    else:
+        tensors = _Graph(program, io_in_workspace).tensors
+        blocks = [Block((name,), tensor.bytes, 0, 0) for name, tensor in tensors.items()]
+        overlaps = {}
     bound = lower_bound(blocks, overlaps)
     offsets = place(blocks, overlaps)
     size = max((offsets[block.names[0]] + block.bytes for block in blocks), default=0)
