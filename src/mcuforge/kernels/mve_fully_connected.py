@@ -58,19 +58,23 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
     passes = -(-outputs // 4)
     channels = np.minimum(np.arange(passes) * 4, max(outputs - 4, 0))[:, np.newaxis] + np.arange(4)
     channels = np.minimum(channels, outputs - 1)
-    stream = np.ascontiguousarray(product.weights[channels].transpose(0, 2, 1, 3)).reshape(-1)
+    stream = product.weights[channels].transpose(0, 2, 1, 3).reshape(passes, -1)
     uniform = len(set(exact.multiplier)) == len(set(exact.shift)) == 1
-    columns = [folded[channels]]
-    if not uniform:
-        columns += [exact.multiplier[channels], exact.shift[channels]]
-    params = np.stack(columns, 1)
-    stride = params[0].size
+    # Behind the weights of four channels come their constants, so that one pointer walks over all.
+    constants = [folded] if uniform else [folded, exact.multiplier, exact.shift]
+    tail = np.stack([v[channels] for v in constants], 1).astype("<i4").reshape(passes, -1)
+    stream = np.concatenate([stream, tail.view(np.int8)], 1)
+    stride = stream.shape[1]
 
     f = Function(name)
     x = f.param("x", rows * inputs)
     w = f.param("weight", stream.size)
-    p = f.param("params", params.size, "int32")
-    args: list[int | np.ndarray] = [0, stream, params.reshape(-1)]
+    args: list[int | np.ndarray] = [0, stream.reshape(-1)]
+    scalars = []
+    if uniform:
+        # In memory: as immediate values they would be built anew in every pass.
+        args.append(np.array([exact.multiplier[0], exact.shift[0]], np.int32))
+        p = f.param("params", 2, "int32")
     if outputs < 4:
         args.append(np.minimum(np.arange(4), outputs - 1).astype(np.uint32))
         offsets = f.param("offset", 4, "uint32")
@@ -84,8 +88,10 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
             for s, v in zip(acc, vectors, strict=True)
         ]
 
+    if uniform:
+        scalars = [f.let(n, p[i]) for i, n in enumerate(("multiplier", "shift"))]
     with f.loop("row", rows) as row, f.loop("channels", passes) as index:
-        first = f.let("weights", index * (count * 4 * LANES))
+        first = f.let("weights", index * stride)
         x_row = row * inputs
         acc = [None] * 4
         regular = count if inputs % LANES == 0 else count - 1
@@ -104,13 +110,12 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         for i in range(looped, count):
             acc = multiply(acc, x_row, first, i)
         value = f.let("acc", mve.vmov_s32(*acc))
-        at = index * stride
-        value = f.let("sum", mve.vadd_s32(value, mve.vldrw_s32(address(p, at))))
-        if uniform:
-            constants = [T.int32(int(exact.multiplier[0])), T.int32(int(exact.shift[0]))]
-        else:
-            constants = [mve.vldrw_s32(address(p, at + 4 * i)) for i in (1, 2)]
-        result = exact.vector(value, *constants)
+        vectors = [
+            mve.vldrw_s32(address(w, first + (count * 4 + i) * LANES))
+            for i in range(len(constants))
+        ]
+        value = f.let("sum", mve.vadd_s32(value, vectors[0]))
+        result = exact.vector(value, *(scalars or vectors[1:]))
         out = row * outputs
         if outputs < 4:
             lanes = mve.vldrw_u32(address(offsets, 0))
