@@ -246,7 +246,9 @@ def test_assembly_answers_as_litert(core: str, toolchain: str, level: int, tmp_p
     compile_model(source, "chain", Target(core), level, tmp_path / "model.tar")
     emulated = EmulatedModel(tmp_path / "model.tar", tmp_path / "build", toolchain, ("-O3",))
     source = (tmp_path / "build/codegen/host/src/tvmgen_chain.c").read_text()
-    for block in ("dot_2x3", "dot_1x3", "dot_4x1", "dot_1x1", "depthwise_3x3", "ssat8"):
+    single = "dot" if level == 3 else "dot_expanded"
+    blocks = ("dot_2x3", "dot_1x3", f"{single}_4x1", f"{single}_1x1", "depthwise_3x3", "ssat8")
+    for block in blocks:
         assert f"mcuforge_{block}_" in source
     results = emulated.run(np.stack([x.reshape(-1) for x in inputs]).view(np.uint8))
     wanted = np.stack([answer(model, [x])[0].reshape(-1) for x in inputs])

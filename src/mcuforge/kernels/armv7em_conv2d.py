@@ -76,11 +76,16 @@ def _dots(rows: np.ndarray, exact: HighWord, bias: np.ndarray, pixels: int, leve
     padded = np.zeros((outputs, 4 * quads), np.int64)
     padded[:, : rows.shape[1]] = rows
     padded[exact.constants] = 0
-    # The inputs at odd places are 127 too small.
-    folded = np.where(exact.constants, 0, bias + 127 * padded[:, 1::2].sum(axis=1))
-    biases = exact.bias + (folded << isa.SCALE_BITS)
+    expanded = _expands(pixels, level)
+    if expanded:
+        words = isa.expand_weights(padded)
+    else:
+        words = isa.pack_weights(padded)[..., np.newaxis]
+        # The inputs at odd places are 127 too small.
+        bias = bias + 127 * padded[:, 1::2].sum(axis=1)
+    biases = exact.bias + (np.where(exact.constants, 0, bias) << isa.SCALE_BITS)
     biases = biases.astype(np.uint32).view(np.int32)
-    words, per_channel = isa.pack_weights(padded), exact.per_channel()
+    per_channel = exact.per_channel()
 
     widest = 2 if together == 3 else 4
     sizes = [widest] * (outputs // widest) + ([outputs % widest] if outputs % widest else [])
@@ -90,14 +95,21 @@ def _dots(rows: np.ndarray, exact: HighWord, bias: np.ndarray, pixels: int, leve
         start, first = sum(map(len, stream)), channel
         for _ in range(sizes.count(size)):
             part = slice(channel, channel + size)
-            groups += [biases[part], words[part].T.reshape(-1), per_channel[part].reshape(-1)]
+            # By input channel, first and second word, output channel.
+            weights = words[part].transpose(1, 2, 0).reshape(-1)
+            groups += [biases[part], weights, per_channel[part].reshape(-1)]
             channel += size
         body = np.concatenate(groups)
         header = [4 * len(body), 2 * together * quads, exact.constant, outputs]
         stream += [np.array(header, np.int32), body]
-        block = isa.dot(size, together, unroll, exact.shift, exact.signed)
+        block = isa.dot(size, together, unroll, exact.shift, exact.signed, expanded)
         calls.append((block, start, first))
     return _Dots(together, 2 * together * quads, np.concatenate(stream), tuple(calls))
+
+
+def _expands(pixels: int, level: int) -> bool:
+    """Whether weights are stored as int16: used once, their unpacking is a quarter of the work."""
+    return level >= 4 and pixels < 3
 
 
 def _steps(needed: int, pixels: int, level: int) -> tuple[int, int]:
@@ -221,12 +233,22 @@ def _matrix(operation: Operation, level: int) -> Kernel | None:
     inputs = rows.shape[1]
     pixels = int(np.prod(operation.out.shape)) // len(rows)
     together = 3 if pixels >= 3 else 1
+    expanded = _expands(pixels, level)
     layer = _Layer((1, pixels, inputs), (1, pixels, len(rows)), (1, 1), (1, 1), (1, 1), (0,) * 4, 0)
 
     def widen(x, wide, _scratch, pixel, place):
-        _widen(x, pixel * inputs, wide, place, together, inputs)
+        if expanded:
+            address = T.address_of(x[pixel * inputs])
+            T.evaluate(isa.widen_pairs(address, T.address_of(wide[0]), inputs))
+        else:
+            _widen(x, pixel * inputs, wide, place, together, inputs)
 
     return _build(operation, level, rows, layer, widen, exact)
+
+
+@kernel("fully_connected", opt_level=4, needs={"dsp"})
+def _fully_connected_expanded(operation: Operation) -> Kernel | None:
+    return _matrix(operation, 4)
 
 
 @kernel("conv2d", opt_level=3, needs={"dsp"})

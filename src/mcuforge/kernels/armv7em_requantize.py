@@ -1,6 +1,6 @@
 """Requantization in three instructions an output on ARMv7E-M: SMMLA, SSAT, STRB.
 
-The accumulators of the blocks in ``isa.armv7em`` are 2^8 times TFLite's, with a bias of our own
+The accumulators of the blocks in ``isa.armv7em`` are 2^8 (or 2^6) times TFLite's, with a bias of our own
 choice in them. An output is ``ssat8((high_word(acc * m) + c) >> shift)`` with one c and one shift
 for all channels. TFLite's requantization is a monotone function with at most 255 steps; this one is
 exact if each of its steps is at the same accumulator. For a multiplier m that means one interval
@@ -30,7 +30,7 @@ class HighWord:
     """Constants of the formula above.
 
     Attributes:
-        bias: (o,) int64, 2^8 times the operator's bias and everything else that is constant.
+        bias: (o,) int64, to be added to 2^scale_bits times the accumulator.
         multiplier: (o,) int64 in (0, 2^31).
         positive: (o,) int64, q; all zero unless ``signed``.
         shift: 1 to 31, of all channels.
@@ -56,15 +56,18 @@ class HighWord:
         return np.stack(columns, axis=1).astype(np.int32)
 
 
-def high_word(operation: Operation, weight: np.ndarray) -> HighWord | None:
+def high_word(
+    operation: Operation, weight: np.ndarray, scale_bits: int = SCALE_BITS
+) -> HighWord | None:
     """Solve for the constants of a convolution or fully connected operator.
 
     Args:
         operation: operands x, weight, bias, scale; int8 throughout.
         weight: its weights (o, ...), whatever the order behind o.
+        scale_bits: accumulators are 2^scale_bits times TFLite's.
 
     Returns:
-        None where the accumulators need more than 24 bits or no exact constants were found.
+        None where the accumulators need more than 32 bits or no exact constants were found.
     """
     attrs = operation.attrs
     bias, scale = operation.args[2].value.astype(np.int64), operation.args[3].value
@@ -78,8 +81,8 @@ def high_word(operation: Operation, weight: np.ndarray) -> HighWord | None:
     constants = ((first <= low[:, None]) | (first > high[:, None])).all(axis=1)
     live, signed = np.flatnonzero(~constants), exact.negative != 0
     largest = max((arithmetic.quantize_multiplier(scale[o]).shift for o in live), default=-6)
-    # m = mantissa * 2^(shift + 1 - SCALE_BITS + exponent) has to stay below 2^31.
-    most = SCALE_BITS - 1 - largest
+    # m = mantissa * 2^(shift + 1 - scale_bits + exponent) has to stay below 2^31.
+    most = scale_bits - 1 - largest
     # Multiples of four first: layers with the same shift share their code.
     for shift in sorted(range(max(most - 4, 1), min(most, 22) + 1), key=lambda s: (s % 4 != 0, -s)):
         # Without c an instruction operand is free; with it the accumulators are smaller.
@@ -87,7 +90,9 @@ def high_word(operation: Operation, weight: np.ndarray) -> HighWord | None:
             solved = []
             for o in live:
                 base = steps + zero - (constant >> shift)
-                channel = _channel(first[o], base, low[o], high[o], scale[o], shift, signed)
+                channel = _channel(
+                    first[o], base, low[o], high[o], scale[o], shift, signed, scale_bits
+                )
                 if channel is None:
                     break
                 solved.append(channel)
@@ -145,17 +150,18 @@ def _first_accumulators(exact: Requantization, steps: np.ndarray) -> np.ndarray:
 
 def _channel(
     first: np.ndarray, outputs: np.ndarray, low: int, high: int, scale: float, shift: int,
-    signed: bool,
+    signed: bool, scale_bits: int,
 ) -> tuple[int, int, int] | None:  # fmt: skip
     """Bias, m and q with which ``outputs[k]`` is reached at accumulator ``first[k]``, or None."""
-    low, high, bits = int(low), int(high), 32 + shift
-    steps = list(zip(first.tolist(), outputs.tolist(), strict=True))
-    # Where (accumulator << SCALE_BITS) + bias, times m, has reached n << bits, and where not yet.
+    low, high, bits = int(low) << scale_bits, int(high) << scale_bits, 32 + shift
+    unit = 1 << scale_bits
+    steps = [(a << scale_bits, n) for a, n in zip(first.tolist(), outputs.tolist(), strict=True)]
+    # Where accumulator plus bias, times m, has reached n << bits, and where not yet.
     reached = [(max(a, low), n) for a, n in steps if a <= high]
-    missed = [(min(a - 1, high), n) for a, n in steps if a - 1 >= low]
-    real = float(np.ldexp(scale, bits - SCALE_BITS))
+    missed = [(min(a - unit, high), n) for a, n in steps if a - unit >= low]
+    real = float(np.ldexp(scale, bits - scale_bits))
     span = max((abs(a) for a, _ in steps if low < a <= high), default=1)
-    stride = max(1, int(real / ((span << SCALE_BITS) * 8 + 1)))
+    stride = max(1, int(real / (span * 8 + 1)))
     for attempt in range(_TRIES):
         m = round(real) + (attempt + 1) // 2 * (stride if attempt & 1 else -stride)
         if not 0 < m < _LIMIT:
@@ -174,15 +180,15 @@ def _channel(
 def _interval(
     reached: list[tuple[int, int]], missed: list[tuple[int, int]], m: int, bits: int
 ) -> tuple[int, int]:
-    least = max((-(-(n << bits) // m) - (a << SCALE_BITS) for a, n in reached), default=-(1 << 62))
-    most = min((-(-(n << bits) // m) - 1 - (a << SCALE_BITS) for a, n in missed), default=1 << 62)
+    least = max((-(-(n << bits) // m) - a for a, n in reached), default=-(1 << 62))
+    most = min((-(-(n << bits) // m) - 1 - a for a, n in missed), default=1 << 62)
     return least, most
 
 
 def _choose(least: int, most: int, low: int, high: int) -> int | None:
     """A bias in [least, most] that keeps the accumulators within 32 bits."""
-    inside = max(least, -_LIMIT - (low << SCALE_BITS))
-    outside = min(most, _LIMIT - 1 - (high << SCALE_BITS))
+    inside = max(least, -_LIMIT - low)
+    outside = min(most, _LIMIT - 1 - high)
     if inside > outside:
         return None
     return min(max((inside + outside) // 2, inside), outside)

@@ -52,6 +52,13 @@ def pack_weights(weights: np.ndarray) -> np.ndarray:
     return words.astype(np.uint32).view(np.int32)
 
 
+def expand_weights(weights: np.ndarray) -> np.ndarray:
+    """int8 weights (..., 4 k) as int32 (..., k, 2): halfwords 2^8 w0 and w2, 2^8 w1 and w3."""
+    quads = weights.astype(np.int64).reshape(*weights.shape[:-1], -1, 2, 2) << SCALE_BITS
+    words = (quads[..., 0, :] & 0xFFFF) | ((quads[..., 1, :] & 0xFFFF) << 16)
+    return words.astype(np.uint32).view(np.int32)
+
+
 # GCC 12 clones functions for constant addresses; when it then expresses one address by another
 # (it does where one pointer advances twice as fast), it loses sight of the stores and drops calls.
 _OPAQUE = '__asm("" : "+r"(in), "+r"(out));'
@@ -96,7 +103,9 @@ DOT_SHAPES = ((2, 3), (1, 3), (4, 1), (3, 1), (2, 1), (1, 1))
 
 
 @cache
-def dot(channels: int, pixels: int, unroll: int, shift: int, signed: bool) -> Instruction:
+def dot(
+    channels: int, pixels: int, unroll: int, shift: int, signed: bool, expanded: bool = False
+) -> Instruction:
     """Block ``dot(x, stream, y)``: all output channels of one or three pixels.
 
     x: the pixels' inputs as ``widen`` writes them. y: int8 outputs, channels adjacent. stream:
@@ -112,18 +121,33 @@ def dot(channels: int, pixels: int, unroll: int, shift: int, signed: bool) -> In
             channels for three pixels, 8 for one.
         shift: of the requantization.
         signed: its rounding depends on the sign.
+        expanded: x is as ``widen_pairs`` writes it, and each four input channels have two words per
+            output channel, as ``expand_weights`` returns them; only for one pixel.
     """
-    if (channels, pixels) not in DOT_SHAPES:
+    if (channels, pixels) not in DOT_SHAPES or (expanded and pixels != 1):
         raise ValueError(f"no dot block for {channels} channels by {pixels} pixels")
-    lines = (
-        _dot3(channels, unroll, shift, signed)
-        if pixels == 3
-        else _dot1(channels, unroll, shift, signed)
-    )
+    if pixels == 3:
+        lines = _dot3(channels, unroll, shift, signed)
+    else:
+        lines = _dot1(channels, unroll, shift, signed, expanded)
     per_channel = "const int32_t m = *w++;"
     if signed:
         per_channel += "\n        const int32_t q = *w++;"
-    name = f"dot_{channels}x{pixels}_u{unroll}_s{shift}" + ("_signed" if signed else "")
+    if expanded:
+        products = """\
+accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * in[2 * half]);
+accs[i][p] += (uint32_t)((int16_t)(word >> 16) * in[2 * half + 1]);"""
+    else:
+        products = f"""\
+const int16_t *b = in + 2 * p, *a = b + {2 * pixels};
+accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * b[0]);
+accs[i][p] += (uint32_t)((int16_t)(word >> 16) * b[1]);
+accs[i][p] += (uint32_t)((int8_t)(word & 0xffu) * a[0]);
+accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);"""
+    name = _name(
+        "dot_expanded" if expanded else "dot", f"{channels}x{pixels}", f"u{unroll}", f"s{shift}",
+        "signed" if signed else "",
+    )  # fmt: skip
     return instruction(
         name=name,
         feature=FEATURE,
@@ -150,14 +174,12 @@ for (w += 4; w < end; out += {channels}) {{
     w += {channels};
     const int16_t *in = x;
     for (int32_t step = 0; step < steps; ++step) {{
-        for (int i = 0; i < {channels}; ++i) {{
-            const uint32_t word = (uint32_t)*w++;
-            for (int p = 0; p < {pixels}; ++p) {{
-                const int16_t *b = in + 2 * p, *a = b + {2 * pixels};
-                accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * b[0]);
-                accs[i][p] += (uint32_t)((int16_t)(word >> 16) * b[1]);
-                accs[i][p] += (uint32_t)((int8_t)(word & 0xffu) * a[0]);
-                accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);
+        for (int half = 0; half < {2 if expanded else 1}; ++half) {{
+            for (int i = 0; i < {channels}; ++i) {{
+                const uint32_t word = (uint32_t)*w++;
+                for (int p = 0; p < {pixels}; ++p) {{
+                    {_indent(products, 5)}
+                }}
             }}
         }}
         in += {4 * pixels};
@@ -220,7 +242,7 @@ def _dot3(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
     return lines
 
 
-def _dot1(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
+def _dot1(channels: int, unroll: int, shift: int, signed: bool, expanded: bool) -> list[str]:
     """One pixel: r0 x, r1 stream, inputs r4-r7, weights r8-r11, accumulators r2 r3 r12 lr."""
     accs = ["r2", "r3", "r12", "lr"][:channels]
     weights = ["r8", "r9", "r10", "r11"][:channels]
@@ -235,7 +257,10 @@ def _dot1(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
         for b, a in (("r4", "r5"), ("r6", "r7")):
             lines.append(load(weights))
             lines += [f"smlad {c}, {w}, {b}, {c}" for c, w in zip(accs, weights, strict=True)]
-            lines += [f"sxtb16 {w}, {w}" for w in weights]
+            if expanded:
+                lines.append(load(weights))
+            else:
+                lines += [f"sxtb16 {w}, {w}" for w in weights]
             lines += [f"smlad {c}, {w}, {a}, {c}" for c, w in zip(accs, weights, strict=True)]
         return lines
 
@@ -325,6 +350,46 @@ if (count % 4 == 1 || count % 4 == 2) {{
         writes=("wide",),
         shared=True,
     )
+
+
+widen_pairs = instruction(
+    name="widen_pairs",
+    feature=FEATURE,
+    result="void",
+    params=(("x", "handle"), ("wide", "handle"), ("count", "int32")),
+    semantics=None,
+    c=f"""\
+const uint8_t *in = x;
+uint32_t *out = wide;
+{_OPAQUE}
+#pragma GCC unroll 4
+for (int32_t i = 0; i < count / 4; ++i) {{
+    uint32_t word, even, odd;
+    memcpy(&word, in + 4 * i, 4);
+    __asm("sxtb16 %0, %1" : "=r"(even) : "r"(word));
+    __asm("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(word));
+    out[2 * i] = even;
+    out[2 * i + 1] = odd;
+}}
+if (count % 4 != 0) {{
+    int16_t *last = (int16_t *)wide + count / 4 * 4;
+    for (int32_t i = 0; i < 4; ++i) {{
+        const int32_t place = count / 4 * 4 + i;
+        last[(i & 1) * 2 + (i >> 1)] = place < count ? (int8_t)in[place] : 0;
+    }}
+}}""",
+    portable="""\
+const int8_t *in = x;
+int16_t *out = wide;
+for (int32_t i = 0; i < (count + 3) / 4 * 4; ++i) {
+    out[(i & ~3) + (i & 1) * 2 + (i >> 1 & 1)] = i < count ? in[i] : 0;
+}""",
+    llvm=None,
+    header="",
+    writes=("wide",),
+    shared=True,
+)
+"""int8 x as words of two int16 each, for each four inputs x0 and x2, x1 and x3."""
 
 
 @cache
