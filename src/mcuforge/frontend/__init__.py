@@ -10,7 +10,44 @@ from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 
 from mcuforge.errors import ModelError
 from mcuforge.kernels import arithmetic
+from mcuforge.kernels.layout import resize_nearest
 from mcuforge.kernels.quantize import dequantize, quantize, requantize
+
+OPERATORS = (
+    "ADD",
+    "AVERAGE_POOL_2D",
+    "CONCATENATION",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "DEQUANTIZE",
+    "FULLY_CONNECTED",
+    "HARD_SWISH",
+    "LEAKY_RELU",
+    "LOGISTIC",
+    "MAXIMUM",
+    "MAX_POOL_2D",
+    "MEAN",
+    "MINIMUM",
+    "MUL",
+    "PACK",
+    "PAD",
+    "PADV2",
+    "QUANTIZE",
+    "RELU",
+    "RELU6",
+    "RELU_N1_TO_1",
+    "RESHAPE",
+    "RESIZE_NEAREST_NEIGHBOR",
+    "SHAPE",
+    "SOFTMAX",
+    "SPLIT",
+    "SQUEEZE",
+    "STRIDED_SLICE",
+    "SUB",
+    "TANH",
+    "TRANSPOSE",
+)
+"""TFLite's operators that compile: exactly where quantized, and tested against LiteRT."""
 
 _ACTIVATIONS = {
     ActivationFunctionType.NONE: "NONE",
@@ -50,7 +87,7 @@ class _Converter(OperatorConverter):
         super().__init__(model, subgraph, exp_tab, bb)
         self._index = -1
         self.convert_map = {
-            name: self._locate_errors(name, convert) for name, convert in self.convert_map.items()
+            name: self._locate_errors(name, self.convert_map[name]) for name in OPERATORS
         }
 
     def _locate_errors(self, name: str, convert):
@@ -82,6 +119,14 @@ class _Converter(OperatorConverter):
                 raise ModelError(f"unknown operator {self._where(index)}: {error}") from error
             if name not in self.convert_map:
                 raise ModelError(f"operator {name} {self._where(index)} is not supported")
+
+    def get_tensors(self, tensors_idx_list):
+        # One scale for a single channel: TVM takes it as per tensor, but minds its axis.
+        tensors = super().get_tensors(tensors_idx_list)
+        for tensor in tensors:
+            if tensor.qnn_params and tensor.tensor.Quantization().ScaleLength() == 1:
+                tensor.qnn_params["axis"] = 0
+        return tensors
 
     def convert_quantize(self, op):
         (source,) = self.get_input_tensors(op)
@@ -118,6 +163,42 @@ class _Converter(OperatorConverter):
             raise ModelError(f"cannot reshape {list(self.get_tensor_shape(source))} to {shape}")
         return relax.op.reshape(self.get_tensor_expr(source), shape)
 
+    def convert_softmax(self, op):
+        # TVM forgets beta.
+        (source,), (result,) = self.get_input_tensors(op), self.get_output_tensors(op)
+        beta = _options(op, tflite.SoftmaxOptions).Beta()
+        data = self.get_tensor_expr(source)
+        if source.qnn_params:
+            data = self.dequantize(data, source)
+        if beta != 1.0:
+            data = relax.op.multiply(data, relax.const(beta, "float32"))
+        data = relax.op.nn.softmax(data, axis=-1)
+        return self.quantize(data, result) if result.qnn_params else data
+
+    def convert_split(self, op):
+        axis_tensor, source = self.get_input_tensors(op)
+        results = self.get_output_tensors(op)
+        data, rank = self.get_tensor_expr(source), len(self.get_tensor_shape(source))
+        axis = int(np.asarray(self.get_tensor_value(axis_tensor)).item()) % rank
+        size = int(self.get_tensor_shape(results[0])[axis])
+        parts = [
+            relax.op.strided_slice(data, axes=[axis], begin=[i * size], end=[(i + 1) * size])
+            for i in range(len(results))
+        ]
+        return parts[0] if len(parts) == 1 else relax.Tuple(parts)
+
+    def convert_resize_nearest_neighbor(self, op):
+        # Relax's resize2d rounds coordinates its own way.
+        source, size = self.get_input_tensors(op)
+        options = _options(op, tflite.ResizeNearestNeighborOptions)
+        return resize_nearest(
+            self.get_tensor_expr(source),
+            size=[int(extent) for extent in self.get_tensor_value(size)],
+            align_corners=options.AlignCorners(),
+            half_pixel_centers=options.HalfPixelCenters(),
+            dtype=self.get_tensor_type_str(source.tensor.Type()),
+        )
+
     def convert_qnn_fused_activation_function(
         self, expr, fused_activation_fn, scale, zero_point, dtype
     ):
@@ -133,6 +214,13 @@ class _Converter(OperatorConverter):
             name, float(np.asarray(scale)), int(np.asarray(zero_point)), dtype
         )
         return relax.op.clip(expr, min=float(low), max=float(high))
+
+
+def _options(op: tflite.Operator, kind: type):
+    """The builtin options of an operator, as the schema's class for them."""
+    options = kind()
+    options.Init(op.BuiltinOptions().Bytes, op.BuiltinOptions().Pos)
+    return options
 
 
 def _per_tensor(tensor) -> tuple[float, int]:

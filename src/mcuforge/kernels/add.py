@@ -5,6 +5,7 @@ from tvm import relax
 from tvm.script import tirx as T
 
 from mcuforge.kernels import arithmetic
+from mcuforge.kernels.indexing import broadcast_strides, offset
 from mcuforge.kernels.qdq import Region
 from mcuforge.kernels.registry import Kernel, Operation, integer_op, kernel, restores
 from mcuforge.kernels.requantize import clamp, requantization_line, requantize
@@ -47,26 +48,9 @@ def _scalar(operation: Operation) -> Kernel:
     a_terms, b_terms, output = add_terms(operation)
     a_lowest, b_lowest = (arithmetic.quantized_range(d)[0] for d in (a_dtype, b_dtype))
     multiplier, addend, shift, negative = output
-    shape = operation.out.shape
-    rank = len(shape)
-    a_shape, b_shape = ((1,) * (rank - len(o.shape)) + o.shape for o in operation.args)
-    # Row-major strides, 0 along broadcast dimensions.
-    a_strides, b_strides = (
-        [0 if s[d] == 1 else int(np.prod(s[d + 1 :])) for d in range(rank)]
-        for s in (a_shape, b_shape)
-    )
+    shape, (a_shape, b_shape) = operation.out.shape, (o.shape for o in operation.args)
+    a_steps, b_steps = (broadcast_strides(s, shape) for s in (a_shape, b_shape))
     size, a_size, b_size = (int(np.prod(s)) for s in (shape, a_shape, b_shape))
-
-    def index(flat, strides):
-        position = T.int32(0)
-        for d, stride in enumerate(strides):
-            inner = int(np.prod(shape[d + 1 :]))
-            if stride:
-                position += flat // inner % shape[d] * stride
-        return position
-
-    if a_strides == b_strides:
-        index = lambda flat, _strides: flat  # noqa: E731
 
     @T.prim_func(private=True)
     def add(
@@ -78,8 +62,8 @@ def _scalar(operation: Operation) -> Kernel:
     ):
         for i in range(size):
             total: T.let = (
-                a_terms[T.cast(a[index(i, a_strides)], "int32") - a_lowest]
-                + b_terms[T.cast(b[index(i, b_strides)], "int32") - b_lowest]
+                a_terms[T.cast(a[offset(i, shape, a_steps)], "int32") - a_lowest]
+                + b_terms[T.cast(b[offset(i, shape, b_steps)], "int32") - b_lowest]
             )
             result: T.let = requantize(total, multiplier, T.int64(addend), shift, negative)
             y[i] = T.cast(clamp(result + zero_point, low, high), dtype)

@@ -189,8 +189,8 @@ def linear_requantization(
     Returns:
         For every channel the constants with which the formula of `Linear`, clamped to low and
         high, equals clamp(rounded(acc), low, high). The multiplier is below 2^31, except where no
-        such number is exact. `negative` is the same for all channels: 0, or -2^31 where rounding
-        twice with steps on both sides of zero needs it.
+        such number is exact. `negative` is the same for all channels: 0, or where rounding twice
+        with steps on both sides of zero needs it -2^31 (-2^32 for mantissas below 2^30).
 
     Raises:
         ModelError: no such constants exist for some channel.
@@ -203,7 +203,7 @@ def linear_requantization(
         middle = (below + reached) >> 1
         over = rounded(middle) >= steps
         reached, below = np.where(over, middle, reached), np.where(over, below, middle)
-    for negative in (0, -(2**31)):
+    for negative in (0, -(2**31), -(2**32)):
         lines = [
             _line(first.tolist(), steps.tolist(), low, float(scale), bound, negative)
             for first, scale in zip(reached, scales, strict=True)
@@ -221,7 +221,7 @@ def _line(
     missed = [(x - 1, k) for x, k in zip(first, steps, strict=True) if x > -bound]
     if len(reached) + len(missed) == len(steps):  # constant: no step within the bound
         constant = max((k for _, k in reached), default=low)
-        return Linear(0, (2 * constant + 1) << 39, 40, negative)
+        return Linear(1, (2 * constant + 1) << 39, 40, negative)  # |acc| < 2^39
     if negative:  # the line is broken at zero: both of its parts have to respect every step
         reached += [(max(x, 0), k) for x, k in reached]
         missed += [(min(x, -1), k) for x, k in missed]

@@ -14,11 +14,17 @@ softmax = integer_op("softmax", lambda shapes, attrs: (shapes[0], attrs["dtype"]
 
 @restores("relax.nn.softmax")
 def _restore(region: Region) -> relax.Call | None:
-    x = region.operand(region.call.args[0])
+    data, beta = region.call.args[0], 1.0
+    scaled = region.lookup(data)
+    if isinstance(scaled, relax.Call) and scaled.op.name == "relax.multiply":
+        data, factor = scaled.args
+        beta = region.constant(factor).item()
+    x = region.operand(data)
     axis, rank = int(region.call.attrs.axis), len(region.call.ty.shape)
-    if x is None or axis % rank != rank - 1 or region.scale != 1 / 256:
+    # The kernels do not look at the result's scale; LiteRT accepts what is about 1/256 for int8.
+    if x is None or axis % rank != rank - 1 or abs(region.scale * 256 - 1) > 1e-3:
         return None
-    return softmax(x.expr, in_scale=float(x.scale), beta=1.0, dtype=region.dtype)
+    return softmax(x.expr, in_scale=float(x.scale), beta=beta, dtype=region.dtype)
 
 
 @kernel("softmax", opt_level=1)

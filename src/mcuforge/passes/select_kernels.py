@@ -14,6 +14,9 @@ from mcuforge.kernels.registry import (
 )
 from mcuforge.passes.rewrite import Lookup, rewrite_main
 
+# TVM's fusion leaves kernels with this pattern (kOpaque, relax/op_attr_types.h) alone.
+_OPAQUE = 8
+
 
 def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
     """A pass that lowers the operators with a kernel declared for this opt_level.
@@ -37,6 +40,7 @@ def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
                 "tirx.noalias": True,
                 "mcuforge.op": operation.name,
                 "mcuforge.macs": kernel.macs,
+                "op_pattern": _OPAQUE,
                 "mcuforge.inplace": {
                     str(position): kernel.inplace[arg]
                     for position, arg in enumerate(kernel.args)

@@ -1,0 +1,72 @@
+"""Every operator, through the generated C: the same bytes as LiteRT's reference kernels."""
+
+from pathlib import Path
+
+import batch
+import numpy as np
+import pytest
+import strategies
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tflite_graphs import Graph, Spec, answer
+
+from mcuforge.compiler import compile_model
+from mcuforge.errors import ModelError
+from mcuforge.target import Target
+
+OPERATORS = [(op, dtype) for op, (_, dtypes) in strategies.OPERATORS.items() for dtype in dtypes]
+DEMANDING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+TARGETS = ("host-c", "cortex-m7-c", "cortex-m55-c")
+# Reads and writes out of bounds and undefined arithmetic end the program.
+SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@pytest.mark.parametrize(("op", "dtype"), OPERATORS)
+def test_generated_code_answers_as_litert(op: str, dtype: str, tmp_path: Path) -> None:
+    # Hypothesis draws the graphs, and one call of the C compiler serves them all.
+    drawn: list[tuple[strategies.Case, str, int]] = []
+    strategy, _ = strategies.OPERATORS[op]
+
+    @settings(
+        max_examples=24 if op in DEMANDING and dtype != "float32" else 8,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy(dtype), st.sampled_from(TARGETS), st.integers(1, 4))
+    def draw(case: strategies.Case, target: str, level: int) -> None:
+        drawn.append((case, target, level))
+
+    draw()
+    jobs = [batch.Job(case.model, target, level, case.inputs) for case, target, level in drawn]
+    results = batch.run(jobs, tmp_path, SANITIZED)
+    for index, ((case, target, level), outputs) in enumerate(zip(drawn, results, strict=True)):
+        try:
+            assert_same(case.op, outputs, answer(case.model, case.inputs))
+        except AssertionError as error:
+            error.add_note(f"m{index}.tflite for {target} at opt_level {level}: {case}")
+            raise
+
+
+def assert_same(op: str, results: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    """Byte-equal; results of float arithmetic to within rounding of the largest of them."""
+    for result, want in zip(results, expected, strict=True):
+        if result.dtype == np.float32 and op != "DEQUANTIZE":
+            largest = max(1.0, np.abs(want).max())
+            np.testing.assert_allclose(result, want, rtol=1e-5, atol=2e-5 * largest)
+        else:
+            np.testing.assert_array_equal(result, want, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_an_unsupported_operator_is_named(dtype: str, tmp_path: Path) -> None:
+    graph = Graph()
+    scale = 0.1 if dtype == "int8" else None
+    x = graph.input(Spec((1, 4), dtype, scale))
+    y = graph.op("RELU", [x], Spec((1, 4), dtype, scale))
+    z = graph.op("COS", [y], Spec((1, 4), dtype, scale))
+    path = tmp_path / "model.tflite"
+    path.write_bytes(graph.build(z))
+    with pytest.raises(ModelError, match=r"COS \(operator 1, output tensor 'cos_2'\)"):
+        compile_model(path, "model", Target.parse("host-c"), 1, tmp_path / "model.tar")
