@@ -18,6 +18,7 @@ from mcuforge.firmware import toolchains
 _MACHINES = {
     "cortex-m4": ("mps2-an386", 0x0, 0x400, 0x20000000),
     "cortex-m7": ("mps2-an500", 0x0, 0x400, 0x20000000),
+    "cortex-m85": ("mps3-an547", 0x0, 0x01000000, 0x21000000),
     "cortex-m55": ("mps3-an547", 0x0, 0x01000000, 0x21000000),
 }
 _PROGRAM = """\
