@@ -46,18 +46,34 @@ def wait_until(condition, seconds: float) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("stage", ["mlf", "firmware", "bench"])
+STEPS = {
+    "mlf/tiny/cortex-m7-c": "compile_model",
+    "firmware/tiny/mps2_an500": "build_firmware",
+    "bench/tiny/mps2_an500": "measure",
+}
+SMALL = ("--config", "models=[tiny]", "boards=[mps2_an500]")
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("compile_model", signal.SIGKILL),
+        ("build_firmware", signal.SIGKILL),
+        ("measure", signal.SIGKILL),
+        ("measure", signal.SIGINT),
+        ("compile_model", signal.SIGTERM),
+    ],
+)
 def test_a_killed_run_is_completed_by_the_next(
-    finished: Project, number: signal.Signals, stage: str
+    finished: Project, step: str, number: signal.Signals
 ) -> None:
+    finished.run(*SMALL)
     expected = artifacts(finished)
-    results = finished.path / "results"
-    for directory in ("mlf", "firmware", "bench")[("mlf", "firmware", "bench").index(stage) :]:
-        shutil.rmtree(results / directory)
-    (results / "summary.csv").unlink()
+    for directory in list(STEPS)[list(STEPS.values()).index(step) :]:
+        shutil.rmtree(finished.path / "results" / directory)
+    (finished.path / "results" / "summary.csv").unlink()
     with subprocess.Popen(
-        finished.command(),
+        finished.command(*SMALL),
         cwd=finished.path,
         env=finished.environment,
         stdin=subprocess.DEVNULL,
@@ -65,15 +81,14 @@ def test_a_killed_run_is_completed_by_the_next(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as run:
-        script = {"mlf": "compile_model", "firmware": "build_firmware", "bench": "measure"}[stage]
-        wait_until(lambda: any(script in c for c in descendants(run.pid).values()), 60)
+        wait_until(lambda: any(step in c for c in descendants(run.pid).values()), 120)
         time.sleep(0.7)  # into the work
         os.kill(run.pid, number)
-        run.wait(timeout=60)
-    wait_until(lambda: not descendants(run.pid), 15)
-    finished.run()
+        run.wait(timeout=120)
+    wait_until(lambda: not descendants(run.pid), 30)
+    finished.run(*SMALL)
     assert artifacts(finished) == expected
-    assert finished.plan() == {}
+    assert finished.plan(*SMALL) == {}
     assert not files_in_the_making(finished)
 
 
