@@ -1,5 +1,6 @@
 """C99 from lowered TIR: freestanding, deterministic, meant to be read."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,6 +47,14 @@ MATH = {
     "fabs": "fabsf",
 }
 _ATOM, _UNARY, _TERNARY = 16, 14, 3
+# Names that are taken: keywords of C and C++, and what generated files define.
+RESERVED = re.compile(
+    "alignas|alignof|asm|auto|bool|break|case|catch|char|class|const|constexpr|continue|default|"
+    "delete|do|double|else|enum|explicit|extern|false|float|for|friend|goto|if|inline|int|long|"
+    "mutable|namespace|new|nullptr|operator|private|protected|public|register|restrict|return|"
+    "short|signed|sizeof|static|static_assert|struct|switch|template|this|throw|true|try|typedef|"
+    "typeid|typename|typeof|union|unsigned|using|virtual|void|volatile|while|workspace"
+)
 _EXTERN_CALLS = ("tirx.call_extern", "tirx.call_pure_extern")
 
 # ACLE macros that tell C code a feature is there.
@@ -172,7 +181,8 @@ class _Function:
         return f"void {self._name}({', '.join(params)})"
 
     def _declare(self, var: tirx.Var) -> str:
-        base = "".join(c if c.isalnum() else "_" for c in var.name).strip("_") or "v"
+        base = re.sub(r"\W", "_", var.name, flags=re.ASCII).strip("_") or "v"
+        base = f"v{base}" if base[0].isdigit() or RESERVED.fullmatch(base) else base
         name, count = base, 1
         while name in self._taken:
             name, count = f"{base}_{count}", count + 1
