@@ -4,11 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from mcuforge.errors import McuforgeError
+from mcuforge.errors import ConfigError, McuforgeError
 from mcuforge.models import fetch, registry
 from mcuforge.models.describe import describe
 
 _REGISTRY = Path("config/models.yaml")
+_BOARDS = Path("config/boards.yaml")
 
 
 def _models(arguments: argparse.Namespace) -> None:
@@ -52,6 +53,37 @@ def _compile(arguments: argparse.Namespace) -> None:
     print(output)
 
 
+def _project(arguments: argparse.Namespace) -> None:
+    from mcuforge import boards, firmware, mlf
+
+    board = None
+    if arguments.board:
+        board = boards.load(arguments.boards).board(arguments.board)
+        if board.platform != arguments.platform:
+            raise ConfigError(
+                f"{board.name} is a board for the platform {board.platform}",
+                f"use --platform {board.platform}",
+            )
+    elif arguments.platform == "baremetal":
+        core = mlf.read(arguments.archive).info["core"]
+        types = boards.load(arguments.boards).types.values()
+        known = [t for t in types if t.platform == "baremetal"]
+        board = next((t for t in known if t.core == core), None)
+        if board is None:
+            names = ", ".join(t.name for t in known)
+            raise ConfigError(f"no bare-metal board has the core {core}", f"--board: {names}")
+    firmware.generate(
+        arguments.archive,
+        arguments.directory,
+        board,
+        arguments.toolchain,
+        kind=arguments.type,
+        samples=firmware.read_samples(arguments.samples) if arguments.samples else None,
+        benchmark=arguments.benchmark,
+    )
+    print(arguments.directory)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mcuforge", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -77,6 +109,23 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--name", help="of the model in the generated code; default: the file's")
     make.add_argument("-o", "--output", type=Path)
     make.set_defaults(run=_compile)
+
+    project = commands.add_parser("project", help="write a firmware project for a compiled model")
+    project.add_argument("archive", type=Path, help="what compile wrote")
+    project.add_argument("directory", type=Path, help="does not exist yet")
+    project.add_argument(
+        "--type",
+        choices=("standalone", "mlperftiny"),
+        default="standalone",
+        help="runs samples by itself, or speaks MLPerf Tiny's serial protocol (%(default)s)",
+    )
+    project.add_argument("--platform", choices=("zephyr", "baremetal"), default="zephyr")
+    project.add_argument("--board", help="of --boards; bare metal: default is the first that fits")
+    project.add_argument("--toolchain", default="gcc", help="for bare metal (%(default)s)")
+    project.add_argument("--samples", type=Path, help="a .vectors.npz; default: random numbers")
+    project.add_argument("--benchmark", default="", help="MLPerf Tiny's id it reports, as kws01")
+    project.add_argument("--boards", type=Path, default=_BOARDS)
+    project.set_defaults(run=_project)
     return parser
 
 

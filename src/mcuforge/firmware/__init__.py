@@ -7,12 +7,29 @@ from pathlib import Path
 from mcuforge import files
 from mcuforge.boards import Board
 from mcuforge.errors import ConfigError
-from mcuforge.firmware import baremetal, stack, zephyr
-from mcuforge.firmware.project import BENCHMARKS, sources
+from mcuforge.firmware import baremetal, stack, toolchains, zephyr
+from mcuforge.firmware import project as projects
+from mcuforge.firmware.project import (
+    BENCHMARKS,
+    KINDS,
+    Project,
+    Samples,
+    read_samples,
+    sources,
+)
 from mcuforge.firmware.toolchains import version as toolchain_version
 from mcuforge.results.records import Size
 
-__all__ = ["BENCHMARKS", "build", "sources", "toolchain_version"]
+__all__ = [
+    "BENCHMARKS",
+    "KINDS",
+    "Samples",
+    "build",
+    "generate",
+    "read_samples",
+    "sources",
+    "toolchain_version",
+]
 
 
 def build(
@@ -50,10 +67,56 @@ def build(
         with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
             root = Path(directory).resolve()
             return _build(mlf, board, toolchain, elf, size, benchmark, vendor, root, log)
-    project.mkdir(parents=True, exist_ok=True)
-    if any(project.iterdir()):
-        raise ConfigError(f"{project} is not empty", "name a directory that does not exist yet")
-    return _build(mlf, board, toolchain, elf, size, benchmark, vendor, project.resolve(), log)
+    root = _empty(project)
+    return _build(mlf, board, toolchain, elf, size, benchmark, vendor, root, log)
+
+
+def generate(
+    mlf: Path,
+    directory: Path,
+    board: Board | None,
+    toolchain: str = "gcc",
+    *,
+    kind: str = "mlperftiny",
+    samples: Samples | None = None,
+    benchmark: str = "",
+) -> Project:
+    """Write a project to keep: of the board's platform, or for every board Zephyr knows.
+
+    Args:
+        mlf: the compiled model, a Model Library Format tar.
+        directory: empty or absent.
+        board: None for a Zephyr application.
+        toolchain: what a bare-metal project is set up for.
+        kind: one of `KINDS`: the benchmark's firmware, or one that runs samples by itself.
+        samples: for the latter; by default a few of seeded random numbers.
+        benchmark: the MLPerf Tiny model (``kws01``, ...) it says it runs; empty if none.
+
+    Raises ConfigError, ModelError and ToolError as `build` does.
+    """
+    if board is None or board.platform == "zephyr":
+        stack_bytes = (board or Board).stack_bytes
+        return zephyr.generate(
+            mlf,
+            _empty(directory),
+            kind=kind,
+            samples=samples,
+            benchmark=benchmark,
+            stack_bytes=stack_bytes,
+        )
+    board.target(toolchain)
+    tools = toolchains.toolchain(toolchain, board.core)
+    root = _empty(directory)
+    return projects.generate(
+        mlf, board, tools, root, kind=kind, samples=samples, benchmark=benchmark
+    )
+
+
+def _empty(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise ConfigError(f"{directory} is not empty", "name a directory that does not exist yet")
+    return directory.resolve()
 
 
 def _build(

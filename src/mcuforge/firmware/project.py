@@ -104,7 +104,8 @@ def generate(
     """
     archive, values = model_values(archive_path, kind, samples, benchmark, vendor)
     archive.extract(directory / "model")
-    shutil.copytree(DEVICE, directory / "device", ignore=shutil.ignore_patterns(".*"))
+    for part in ("runtime", kind, "baremetal"):
+        shutil.copytree(DEVICE / part, directory / "device" / part)
     values |= {
         "board": board,
         "toolchain": toolchain.version,
@@ -120,12 +121,13 @@ def generate(
         "harness_sources": [
             *_relative(directory, "device/runtime", "*.c"),
             *_relative(directory, f"device/{kind}", "*.c"),
-            *_relative(directory, f"device/{board.platform}", "*.c"),
+            *_relative(directory, "device/baremetal", "*.c"),
             *(f"generated/{name}" for name in glue(kind) if name.endswith(".c")),
         ],
     }
     rendered = {
         "CMakeLists.txt": "CMakeLists.txt.j2",
+        "README.md": "README.md.j2",
         "toolchain.cmake": "toolchain.cmake.j2",
         "generated/memory.ld": "memory.ld.j2",
         "generated/board.h": "board.h.j2",
@@ -257,11 +259,12 @@ def _checked(samples: Samples, info: dict[str, Any]) -> Samples:
 def enlarge(project: Project, board: Board) -> None:
     """Rewrite the memory map as if every memory were large enough."""
     lengths = dict.fromkeys((memory.name for memory in board.memories), _ENLARGED)
-    text = _environment().get_template("memory.ld.j2").render(board=board, lengths=lengths)
+    text = environment().get_template("memory.ld.j2").render(board=board, lengths=lengths)
     (project.directory / "generated" / "memory.ld").write_text(text)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """The templates, which must be given every value they use."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -271,8 +274,8 @@ def _environment() -> jinja2.Environment:
 
 
 def _render(templates: dict[str, str], values: dict[str, Any]) -> dict[str, str]:
-    environment = _environment()
-    return {name: environment.get_template(t).render(values) for name, t in templates.items()}
+    templates_of = environment()
+    return {name: templates_of.get_template(t).render(values) for name, t in templates.items()}
 
 
 def _relative(directory: Path, under: str, pattern: str) -> list[str]:

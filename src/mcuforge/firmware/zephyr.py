@@ -1,16 +1,19 @@
 """Firmware as a Zephyr application: the project, its build by west, and its size."""
 
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
+from mcuforge import files
 from mcuforge.boards import Board, Memory
 from mcuforge.errors import ConfigError, ToolError
 from mcuforge.firmware import commands, toolchains
@@ -24,7 +27,8 @@ _HINT = (
     "set ZEPHYR_BASE, or zephyr_base in the configuration, to the directory zephyr of a west "
     "workspace; `snakemake zephyr_workspace` makes one, docs/boards.md says more"
 )
-_DEFAULT_STACK_BYTES = 8192
+# What every Cortex-M needs of Zephyr's modules.
+_MODULES = ("cmsis", "cmsis_6")
 # Kilobytes a firmware that does not fit is linked with, to know by how much.
 _ENLARGED_KB = 256 << 10
 
@@ -64,6 +68,25 @@ def workspace(base: str | os.PathLike[str] | None = None) -> Workspace:
     return Workspace(path, version, _commit(path))
 
 
+def create_workspace(directory: Path, modules: Iterable[str], log: Path | None = None) -> None:
+    """Get the pinned Zephyr with only the modules asked for, or bring it up to date. Needs network.
+
+    Args:
+        directory: becomes the west workspace; the tree is ``zephyr`` in it.
+        modules: names of Zephyr's manifest; CMSIS is always there.
+        log: receives what west prints.
+    """
+    manifest = directory / "manifest" / "west.yml"
+    template = projects.environment().get_template("zephyr/west.yml.j2")
+    files.write(manifest, template.render(modules=sorted({*_MODULES, *modules})))
+    program = west()
+    if not (directory / ".west").is_dir():
+        commands.run([program, "init", "--local", os.fspath(manifest.parent)], log)
+    update = [program, "update", "--narrow", "--fetch-opt=--depth=1"]
+    commands.run(update, log, directory=directory)
+
+
+@functools.cache
 def _commit(path: Path) -> str:
     command = ["git", "-C", os.fspath(path), "describe", "--always", "--abbrev=12", "--dirty"]
     try:
@@ -83,7 +106,7 @@ def generate(
     samples: Samples | None = None,
     benchmark: str = "",
     vendor: str = "mcuforge",
-    stack_bytes: int = _DEFAULT_STACK_BYTES,
+    stack_bytes: int = Board.stack_bytes,
     tools: tuple[str, ...] = (),
 ) -> Project:
     """Write a Zephyr application for any board into the empty `directory`.
