@@ -1,8 +1,10 @@
 """The optimization pipeline: what happens to a model between import and code generation."""
 
 import tvm
+import tvm_ffi
 from tvm import relax, te, tirx
 
+from mcuforge.errors import ModelError
 from mcuforge.passes.dead_channels import RemoveDeadChannels
 from mcuforge.passes.fold_zero_points import FoldZeroPoints
 from mcuforge.passes.fuse_pad import FusePad
@@ -12,6 +14,9 @@ from mcuforge.passes.views import ViewReshapes
 from mcuforge.target import Target
 
 MAX_OPT_LEVEL = 4
+
+# Raised inside a pass, it comes back through TVM's C++ as itself.
+tvm_ffi.register_error("ModelError", ModelError)
 
 
 def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:

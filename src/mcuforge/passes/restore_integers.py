@@ -4,9 +4,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from mcuforge.errors import ModelError
 from mcuforge.kernels.qdq import Quantized, Region
 from mcuforge.kernels.registry import INTEGER_OP_PREFIX, attributes, constant_value, restorer
-from mcuforge.passes.rewrite import Lookup, rewrite_main
+from mcuforge.passes.rewrite import Lookup, bindings, rewrite_main
 
 _INTEGER_TYPES = ("int8", "uint8", "int16")
 
@@ -19,7 +20,24 @@ class RestoreIntegers:
     """
 
     def transform_module(self, mod: tvm.IRModule, _ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        return rewrite_main(mod, _restore)
+        restored = rewrite_main(mod, _restore)
+        _refuse_leftovers(restored)
+        return restored
+
+
+def _refuse_leftovers(mod: tvm.IRModule) -> None:
+    """A quantized operator left in float arithmetic would be inexact without a word."""
+    values = {binding.var: binding.value for binding in bindings(mod)}
+    for var, value in values.items():
+        if getattr(getattr(value, "op", None), "name", "") == "relax.quantize":
+            source = values.get(value.args[0])
+            name = getattr(getattr(source, "op", None), "name", "an operator")
+            dtype = str(value.attrs.out_dtype)
+            raise ModelError(
+                f"{name.removeprefix('relax.')} with {dtype} result (tensor '{var.name}') has no "
+                "exact integer form here",
+                "use int8 or uint8 activations and TFLite's own quantization of this operator",
+            )
 
 
 def _restore(_builder: relax.BlockBuilder, value: relax.Expr, lookup: Lookup) -> relax.Expr:
