@@ -1,19 +1,18 @@
 """A QEMU machine with its UART on a pseudo-terminal; it never outlives who started it."""
 
 import contextlib
-import ctypes
 import json
 import os
 import queue
 import re
 import shutil
-import signal
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any, Self
 
+from mcuforge.boards import children
 from mcuforge.errors import BoardError, ToolError
 
 PROGRAM = "qemu-system-arm"
@@ -22,15 +21,6 @@ ICOUNT = "shift=0,align=off,sleep=off"
 INSTRUCTIONS_PER_SECOND = 1_000_000_000
 _START_TIMEOUT_S = 30.0
 _MAX_MESSAGE = 1 << 16
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with(parent: int) -> None:
-    """Runs in the child: the kernel kills it when the thread that started it is gone."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
 
 
 def version() -> str:
@@ -58,13 +48,23 @@ class Qemu:
     firmware says its first word, and nothing of that is lost. Must be used and closed by the thread
     that created it, whose end is QEMU's end.
 
+    Args:
+        machine: QEMU's name of it.
+        elf: the firmware in its memory; None for a board that is still to be flashed.
+        gdb: path of a socket where QEMU serves gdb, through which it can be flashed. The machine
+            then stands still until gdb lets it go.
+
     Attributes:
         port: the pseudo-terminal of the UART, for ``serial.Serial``.
     """
 
-    def __init__(self, machine: str, elf: Path) -> None:
+    def __init__(self, machine: str, elf: Path | None, gdb: Path | None = None) -> None:
         command = [_program(), "-M", machine, "-nodefaults", "-display", "none"]
-        command += ["-kernel", os.fspath(elf), "-icount", ICOUNT, "-preconfig"]
+        command += ["-icount", ICOUNT, "-preconfig"]
+        if elf:
+            command += ["-kernel", os.fspath(elf)]
+        if gdb:
+            command += ["-S", "-gdb", f"unix:{gdb},server=on,wait=off"]
         command += ["-chardev", "pty,id=uart0", "-serial", "chardev:uart0"]
         command += [
             "-chardev",
@@ -72,13 +72,12 @@ class Qemu:
             "-mon",
             "chardev=monitor,mode=control",
         ]
-        parent = os.getpid()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: _die_with(parent),
+            preexec_fn=children.die_with_parent(),
         )
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
