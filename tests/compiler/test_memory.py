@@ -45,21 +45,27 @@ TARGET = Target.parse("cortex-m7-c")
 
 
 @st.composite
-def placements(draw, most: int, largest: int):
+def placements(draw, most: int, largest: int, least_distance: int = 0):
     """Blocks, and pairs of a result and an operand that dies when the result begins."""
     blocks = []
     for index in range(draw(st.integers(1, most))):
         first = draw(st.integers(0, 5))
         last = draw(st.integers(first, 5))
-        blocks.append(Block((f"b{index}",), draw(st.integers(1, largest)), first, last))
+        blocks.append(Block(f"b{index}", draw(st.integers(1, largest)), first, last))
     overlaps = {}
     for result, operand in itertools.permutations(blocks, 2):
         # A step has one result: the first block that begins at its time.
         begins = next(b for b in blocks if b.first == result.first)
         dies = operand.last == result.first and operand.first < operand.last
         if result is begins and dies and draw(st.booleans()):
-            distance = draw(st.integers(0, result.bytes - 1))
-            overlaps[result.names[0], operand.names[0]] = distance
+            distance = draw(st.integers(least_distance, result.bytes - 1))
+            if distance == SAME_PLACE:
+                # The only one of the step.
+                if result.bytes > operand.bytes or any(pair[0] == result.name for pair in overlaps):
+                    continue
+            elif SAME_PLACE in [d for pair, d in overlaps.items() if pair[0] == result.name]:
+                continue
+            overlaps[result.name, operand.name] = distance
     return blocks, overlaps
 
 
@@ -68,12 +74,16 @@ def disjoint_or_allowed(blocks, overlaps, offsets) -> bool:
     for a, b in itertools.combinations(blocks, 2):
         if a.last < b.first or b.last < a.first:
             continue
-        (x,), (y,) = a.names, b.names
+        x, y = a.name, b.name
+        distance = overlaps.get((x, y), overlaps.get((y, x)))
+        if distance == SAME_PLACE and offsets[x] == offsets[y]:
+            continue
         if offsets[x] + a.bytes <= offsets[y] or offsets[y] + b.bytes <= offsets[x]:
             continue
-        if (x, y) in overlaps and offsets[x] + overlaps[x, y] <= offsets[y]:
-            continue
-        if (y, x) in overlaps and offsets[y] + overlaps[y, x] <= offsets[x]:
+        if distance != SAME_PLACE and (
+            ((x, y) in overlaps and offsets[x] + distance <= offsets[y])
+            or ((y, x) in overlaps and offsets[y] + distance <= offsets[x])
+        ):
             continue
         return False
     return True
@@ -92,7 +102,7 @@ def smallest(blocks, overlaps, limit: int) -> int:
             return
         block = blocks[len(placed)]
         for offset in range(0, best - block.bytes, ALIGNMENT):
-            here = {**placed, block.names[0]: offset}
+            here = {**placed, block.name: offset}
             if disjoint_or_allowed(blocks[: len(here)], overlaps, here):
                 descend(here, max(used, offset + block.bytes))
 
@@ -101,10 +111,10 @@ def smallest(blocks, overlaps, limit: int) -> int:
 
 
 def end(blocks, offsets) -> int:
-    return max(offsets[block.names[0]] + block.bytes for block in blocks)
+    return max(offsets[block.name] + block.bytes for block in blocks)
 
 
-@given(placements(most=12, largest=200))
+@given(placements(most=12, largest=200, least_distance=SAME_PLACE))
 @settings(max_examples=150, deadline=None)
 def test_live_blocks_overlap_only_as_allowed(case):
     blocks, overlaps = case
@@ -137,7 +147,7 @@ def test_any_placement_within_a_limit_will_do(case, limit):
 
 
 def test_an_invalid_placement_is_noticed():
-    blocks = [Block(("a",), 32, 0, 1), Block(("b",), 32, 1, 2)]
+    blocks = [Block("a", 32, 0, 1), Block("b", 32, 1, 2)]
     assert is_valid(blocks, {("b", "a"): 16}, {"a": 16, "b": 0})
     assert not is_valid(blocks, {("b", "a"): 17}, {"a": 16, "b": 0})
     assert not is_valid(blocks, {}, {"a": 16, "b": 0})
@@ -147,11 +157,11 @@ def test_an_invalid_placement_is_noticed():
 def test_greedy_placements_are_improved_upon():
     # Largest first stacks the small block on both large ones.
     blocks = [
-        Block(("a",), 128, 0, 1),
-        Block(("b",), 128, 1, 2),
-        Block(("c",), 16, 2, 3),
-        Block(("d",), 128, 3, 4),
-        Block(("e",), 128, 4, 5),
+        Block("a", 128, 0, 1),
+        Block("b", 128, 1, 2),
+        Block("c", 16, 2, 3),
+        Block("d", 128, 3, 4),
+        Block("e", 128, 4, 5),
     ]
     assert end(blocks, place(blocks, {})) == lower_bound(blocks, {}) == 256
 
@@ -232,7 +242,7 @@ def peak(program: Program, io_in_workspace: bool) -> int:
             if None in values or name in later or not size(operand) or not size(step.result):
                 continue
             if SAME_PLACE in values:
-                if max(values) > 0 or operand.bytes != step.result.bytes:
+                if max(values) > 0 or operand.bytes < step.result.bytes:
                     continue
                 values = {0}
             distances.append(-(-max(values) // ALIGNMENT) * ALIGNMENT)
@@ -383,6 +393,13 @@ def chain(sizes: list[int], distance: int, macs: list[int] | None = None) -> Pro
 def test_results_slide_below_their_operands():
     plan = plan_memory(chain([1024, 1024, 1024], 32), share=True)
     assert plan == MemoryPlan({"tensor0": 64, "tensor1": 32, "tensor2": 0}, 1088, 1056)
+
+
+def test_what_the_same_place_leaves_is_free_again():
+    program = chain([1024, 256, 512], SAME_PLACE)
+    plan = plan_memory(program, share=True)
+    assert plan.offsets == {"tensor0": 0, "tensor1": 0, "tensor2": 256}
+    assert plan.bytes == plan.lower_bound == 1024
 
 
 def test_kernels_overlap_only_where_it_saves_memory():

@@ -11,7 +11,7 @@ with overlapping lives one lies below the other, and which one is what the branc
 A result may lie over an operand that dies in its step, if it starts far enough below it
 (``registry.Kernel.inplace``). In the graph this only shortens how far the operand must lie above
 the result: from the result's size to the kernel's distance. Where only the very same place will
-do, both are one block.
+do, both are placed as one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,21 +68,22 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class Block:
-    """Memory for a tensor, or for several that follow one another in the same place.
+    """Memory a tensor takes.
 
     Attributes:
-        names: the tensors', in the order of their lives.
+        name: the tensor's.
         bytes: its size.
         first, last: when it is live, inclusive.
     """
 
-    names: tuple[str, ...]
+    name: str
     bytes: int
     first: int
     last: int
 
 
-# For (result, operand) that may overlap: how many bytes below the operand the result must start.
+# For (result, operand) that may overlap: how many bytes below the operand the result must start, or
+# SAME_PLACE if they must start at the same byte.
 Overlaps = Mapping[tuple[str, str], int]
 
 
@@ -138,29 +139,41 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
         blocks, overlaps = lives(program, io_in_workspace)
     else:
         tensors = _Graph(program, io_in_workspace).tensors
-        blocks = [Block((name,), tensor.bytes, 0, 0) for name, tensor in tensors.items()]
+        blocks = [Block(name, tensor.bytes, 0, 0) for name, tensor in tensors.items()]
         overlaps = {}
     bound = lower_bound(blocks, overlaps)
     offsets = place(blocks, overlaps)
-    size = max((offsets[block.names[0]] + block.bytes for block in blocks), default=0)
+    # ``place`` takes SAME_PLACE for an obligation: two tensors may do better apart.
+    for pair in [pair for pair, distance in overlaps.items() if distance == SAME_PLACE]:
+        if _end(blocks, offsets) > bound:
+            fewer = _without(overlaps, pair)
+            apart = place(blocks, fewer, nodes=_MAX_RETRY_NODES)
+            if _end(blocks, apart) < _end(blocks, offsets):
+                offsets, overlaps = apart, fewer
+    size = _end(blocks, offsets)
     # A kernel whose result overlaps nothing is faster C (``restrict``): overlap only where it
     # saves memory, the most expensive kernels last.
     macs = {step.result.name: step.macs for step in program.steps}
     for pair in sorted(overlaps, key=lambda pair: (-macs[pair[0]], pair)):
-        fewer = {other: distance for other, distance in overlaps.items() if other != pair}
+        fewer = _without(overlaps, pair)
         if is_valid(blocks, fewer, offsets):
             overlaps = fewer
         elif lower_bound(blocks, fewer) <= size:
-            found = place(blocks, fewer, limit=size, nodes=_MAX_RETRY_NODES)
-            if found is not None:
-                offsets, overlaps = found, fewer
+            apart = place(blocks, fewer, limit=size, nodes=_MAX_RETRY_NODES)
+            if apart is not None:
+                offsets, overlaps = apart, fewer
     return MemoryPlan({name: offsets[name] for name in sorted(offsets)}, size, bound)
 
 
 def is_valid(blocks: Sequence[Block], overlaps: Overlaps, offsets: Mapping[str, int]) -> bool:
     """Whether no two blocks that are live at the same time overlap more than they may."""
-    gaps = _gaps(blocks, overlaps)
-    start = np.array([offsets[block.names[0]] for block in blocks], np.int64)
+    used = {
+        (result, operand): distance
+        for (result, operand), distance in overlaps.items()
+        if distance != SAME_PLACE or offsets[result] == offsets[operand]
+    }
+    gaps = _gaps(blocks, used)
+    start = np.array([offsets[block.name] for block in blocks], np.int64)
     above = start - start[:, None] >= gaps
     return bool(((gaps == _NO_CONFLICT) | above | above.T).all())
 
@@ -181,22 +194,19 @@ def lives(
             first.setdefault(tensor.name, time)
             last[tensor.name] = time
     last.update({tensor.name: end for tensor in program.outputs})
-    blocks = {
-        name: Block((name,), tensor.bytes, first[name], last[name])
-        for name, tensor in graph.tensors.items()
-    }
+    blocks = [
+        Block(name, tensor.bytes, first[name], last[name]) for name, tensor in graph.tensors.items()
+    ]
     overlaps = {}
     for time, step in enumerate(program.steps, 1):
-        result = step.result.name
         distances = {o: d for o, d in graph.distances[time - 1].items() if last[o] == time}
         same = next((o for o, d in distances.items() if d == SAME_PLACE), None)
-        if same is None:
-            overlaps.update({(result, o): d for o, d in distances.items() if d < step.result.bytes})
-        else:
-            before = blocks[same]
-            merged = replace(before, names=(*before.names, result), last=last[result])
-            blocks.update(dict.fromkeys(merged.names, merged))
-    return list(dict.fromkeys(blocks.values())), overlaps
+        if same is not None:
+            distances = {same: SAME_PLACE}
+        overlaps.update(
+            {(step.result.name, o): d for o, d in distances.items() if d < step.result.bytes}
+        )
+    return blocks, overlaps
 
 
 def lower_bound(blocks: Sequence[Block], overlaps: Overlaps) -> int:
@@ -205,7 +215,7 @@ def lower_bound(blocks: Sequence[Block], overlaps: Overlaps) -> int:
     All but the topmost tensor take their size rounded up to the alignment, and a result over its
     dying operand takes what it covers only once.
     """
-    size = {name: block.bytes for block in blocks for name in block.names}
+    size = {block.name: block.bytes for block in blocks}
     dying: dict[str, list[tuple[int, int]]] = {}
     for (result, operand), distance in overlaps.items():
         dying.setdefault(result, []).append((size[operand], distance))
@@ -215,7 +225,7 @@ def lower_bound(blocks: Sequence[Block], overlaps: Overlaps) -> int:
         need = sum(_aligned(block.bytes) for block in live)
         for block in live:
             if block.first == time:
-                need -= _saving(block.bytes, dying.get(block.names[0], []))
+                need -= _saving(block.bytes, dying.get(block.name, []))
         bound = max(bound, need - max(_aligned(block.bytes) - block.bytes for block in live))
     return bound
 
@@ -241,16 +251,21 @@ def place(
         return {}
     bound = lower_bound(blocks, overlaps)
     target = bound if limit is None else max(limit, bound)
-    search = _Placement(blocks, _gaps(blocks, overlaps))
-    for order in _greedy_orders(blocks):
+    groups = _groups(blocks, overlaps)
+    gaps = _gaps(blocks, overlaps)
+    search = _Placement(
+        np.array([max(blocks[i].bytes for i in group) for group in groups], np.int64),
+        np.array([[gaps[np.ix_(g, h)].max() for h in groups] for g in groups], np.int64),
+    )
+    for order in _greedy_orders([blocks[group[0]] for group in groups]):
         search.try_order(order)
     search.improve(target, nodes)
     if limit is not None and search.bytes > limit:
         return None
     return {
-        name: int(offset)
-        for block, offset in zip(blocks, search.offsets, strict=True)
-        for name in block.names
+        blocks[i].name: int(offset)
+        for group, offset in zip(groups, search.offsets, strict=True)
+        for i in group
     }
 
 
@@ -295,7 +310,7 @@ class _Graph:
                 distances = {step.inplace[position] for position in used}
                 if SAME_PLACE not in distances:
                     allowed[name] = max(distances)
-                elif max(distances) <= 0 and self.tensors[name].bytes == step.result.bytes:
+                elif max(distances) <= 0 and step.result.bytes <= self.tensors[name].bytes:
                     allowed[name] = SAME_PLACE
         return allowed
 
@@ -331,11 +346,12 @@ class _Graph:
 class _Placement:
     """The best placement found so far, and the searches for better ones.
 
-    ``gaps[i, j]`` is how far j must start above i if i lies below j, or ``_NO_CONFLICT``.
+    ``sizes[i]`` are in bytes. ``gaps[i, j]`` is how far j must start above i if i lies below j, or
+    ``_NO_CONFLICT``.
     """
 
-    def __init__(self, blocks: Sequence[Block], gaps: np.ndarray) -> None:
-        self._sizes = np.array([block.bytes for block in blocks], np.int64)
+    def __init__(self, sizes: np.ndarray, gaps: np.ndarray) -> None:
+        self._sizes = sizes
         self._gaps = gaps
         self.offsets = np.zeros_like(self._sizes)
         self.bytes = int(_UNLIMITED)
@@ -443,17 +459,41 @@ def _greedy_orders(blocks: Sequence[Block]) -> list[list[int]]:
     ]
 
 
+def _groups(blocks: Sequence[Block], overlaps: Overlaps) -> list[list[int]]:
+    """Indices of blocks that start at the same byte, the oldest of each group first."""
+    operand_of = {r: o for (r, o), distance in overlaps.items() if distance == SAME_PLACE}
+    groups: dict[str, list[int]] = {}
+    for index in sorted(range(len(blocks)), key=lambda i: blocks[i].first):
+        oldest = blocks[index].name
+        while oldest in operand_of:
+            oldest = operand_of[oldest]
+        groups.setdefault(oldest, []).append(index)
+    return list(groups.values())
+
+
 def _gaps(blocks: Sequence[Block], overlaps: Overlaps) -> np.ndarray:
+    """How far block j must start above block i if i lies below j, or ``_NO_CONFLICT``."""
     first, last = (np.array([getattr(b, end) for b in blocks]) for end in ("first", "last"))
     sizes = np.array([_aligned(block.bytes) for block in blocks], np.int64)
     conflicts = (first[:, None] <= last) & (first <= last[:, None])
     np.fill_diagonal(conflicts, False)
     gaps = np.where(conflicts, sizes[:, None], _NO_CONFLICT)
-    index = {name: i for i, block in enumerate(blocks) for name in block.names}
+    index = {block.name: i for i, block in enumerate(blocks)}
     for (result, operand), distance in overlaps.items():
         i, j = index[result], index[operand]
-        gaps[i, j] = min(_aligned(distance), gaps[i, j])
+        if distance == SAME_PLACE:
+            gaps[i, j] = gaps[j, i] = _NO_CONFLICT
+        else:
+            gaps[i, j] = min(_aligned(distance), gaps[i, j])
     return gaps
+
+
+def _without(overlaps: Overlaps, pair: tuple[str, str]) -> Overlaps:
+    return {other: distance for other, distance in overlaps.items() if other != pair}
+
+
+def _end(blocks: Sequence[Block], offsets: Mapping[str, int]) -> int:
+    return max((offsets[block.name] + block.bytes for block in blocks), default=0)
 
 
 def _saving(result: int, operands: Sequence[tuple[int, int]]) -> int:

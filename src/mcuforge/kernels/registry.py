@@ -14,8 +14,8 @@ from tvm import ir, relax, tirx
 
 INTEGER_OP_PREFIX = "mcuforge."
 
-# In ``Kernel.inplace``: the result may lie over the operand if it has the same size and starts at
-# the same byte, but not anywhere below.
+# In ``Kernel.inplace``: the result may lie over the operand if it is no larger and starts at the
+# same byte, but not anywhere below.
 SAME_PLACE = -1
 
 
