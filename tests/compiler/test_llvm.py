@@ -145,17 +145,13 @@ def test_linkers_take_the_object_beside_compiled_c(
     assert "tvmgen_tiny_kernels" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("target", "opt_level"),
-    [
-        ("cortex-m4-llvm", 4),
-        ("cortex-m7-llvm", 1),
-        ("cortex-m55-llvm", 2),
-        ("cortex-m55-llvm", 3),
-        ("cortex-m85-llvm", 3),
-    ],
-)
-@pytest.mark.parametrize("model", MODELS)
+# A level without and one with the core's instructions; a Cortex-M85 runs one model of each kind.
+CELLS = [("cortex-m4-llvm", 4), ("cortex-m7-llvm", 1), ("cortex-m55-llvm", 3)]
+JOBS = [(model, *cell) for model in MODELS for cell in CELLS]
+JOBS += [(model, "cortex-m85-llvm", 3) for model in ("kws_ref_model", "ad01_int8")]
+
+
+@pytest.mark.parametrize(("model", "target", "opt_level"), JOBS)
 def test_every_byte_is_as_litert_says(
     model: str, target: str, opt_level: int, compiled: Compile, expected: Expect, tmp_path: Path
 ) -> None:

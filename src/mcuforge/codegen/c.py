@@ -300,6 +300,9 @@ class _Function:
             # Operands of shifts and bitwise operators are parenthesized: nobody knows those levels.
             operand = _UNARY if kind in _OBSCURE else level
             left, right = self._expr(expr.a, operand), self._expr(expr.b, max(operand, level + 1))
+            if kind is tirx.Mul and _dtype(expr) == "uint16":
+                # Promoted to int, the product could overflow.
+                left = f"(uint32_t){self._expr(expr.a, _UNARY)}"
             return self._narrowed(f"{left} {operator} {right}", level, expr)
         match expr:
             case tirx.Var():
