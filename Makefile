@@ -1,9 +1,10 @@
 # make summary: set up, run the whole grid, say where the results are
 # make test:    set up, then every check and the whole test suite
+# make zephyr:  set up, and what building Zephyr firmware needs besides (docs/boards.md)
 CORES ?= 4
 BIN := .venv/bin
 
-.PHONY: summary test check setup
+.PHONY: summary test check setup zephyr
 
 summary: setup
 	$(BIN)/snakemake --cores $(CORES) results/summary.csv all
@@ -21,3 +22,6 @@ check: setup
 
 setup:
 	@envs/setup.sh
+
+zephyr: setup
+	$(BIN)/python -m pip install -q --require-hashes -r envs/requirements-zephyr.lock

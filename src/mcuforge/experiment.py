@@ -17,7 +17,15 @@ OPT_LEVELS = (0, 1, 2, 3, 4)
 TOOLCHAINS = ("gcc", "clang", "tvm-llvm")
 MODES = ("setup", "performance", "accuracy")
 # What of a board a firmware does not depend on: how it gets there, and where it then runs.
-_NOT_BUILT_IN = ("toolchains", "runners", "flash_origin", "flash_args", "usb", "machine")
+_NOT_BUILT_IN = (
+    "toolchains",
+    "runners",
+    "flash_origin",
+    "flash_args",
+    "usb",
+    "machine",
+    "zephyr_modules",
+)
 _RUN_FACTS = ("machine", "clock_hz")
 
 
@@ -115,6 +123,12 @@ class Experiment:
     def physical_boards(self) -> tuple[str, ...]:
         """Board types that are hardware."""
         return tuple(n for n, board in self.inventory.types.items() if not board.emulated)
+
+    @property
+    def zephyr_modules(self) -> tuple[str, ...]:
+        """Modules of Zephyr the known boards need."""
+        modules = itertools.chain(*(b.zephyr_modules for b in self.inventory.types.values()))
+        return tuple(dict.fromkeys(modules))
 
     def build_facts(self, board: str) -> dict:
         """What of a board decides the bytes of its firmware."""

@@ -1,5 +1,6 @@
 # Reads and validates the configuration once; the named input functions of the rules.
 import fcntl
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent / "src"))
 from mcuforge import firmware, jobs, provenance
 from mcuforge.errors import McuforgeError, ToolError
 from mcuforge.experiment import Experiment
+from mcuforge.firmware import zephyr
 
 jobs.announce()
 
@@ -46,6 +48,19 @@ def toolchain_version(wildcards):
         return firmware.toolchain_version(wildcards.toolchain)
     except ToolError as error:
         return str(error)  # the build says so, if it comes to that
+
+
+def find_zephyr():
+    """Let the steps find Zephyr: where the configuration says, ZEPHYR_BASE, or our own workspace."""
+    own = ZEPHYR_WORKSPACE / "zephyr"
+    base = config.get("zephyr_base") or os.environ.get("ZEPHYR_BASE") or own.is_dir() and own
+    if base:
+        os.environ["ZEPHYR_BASE"] = str(Path(base).resolve())
+
+
+def zephyr_version(wildcards):
+    board = EXPERIMENT.inventory.board(wildcards.board)
+    return zephyr.version(board, wildcards.toolchain) if board.platform == "zephyr" else None
 
 
 def archive_of(wildcards):
@@ -98,6 +113,8 @@ if workflow.is_main_process:
     ALIVE = forget_dead_runs()
 
 EXPERIMENT = load_experiment()
+ZEPHYR_WORKSPACE = Path("zephyr-workspace")
+find_zephyr()
 CONDA = "../../envs/environment.yaml"
 
 for note in EXPERIMENT.notes if workflow.is_main_process else ():

@@ -16,5 +16,24 @@ rule build_firmware:
         sources=provenance.firmware(),
         step=provenance.step("build_firmware"),
         toolchain=toolchain_version,
+        zephyr=zephyr_version,
     script:
         "../../scripts/build_firmware.py"
+
+
+localrules:
+    zephyr_workspace,
+
+
+# Not part of the grid: `snakemake zephyr_workspace`, where there is no Zephyr yet. Needs network.
+rule zephyr_workspace:
+    output:
+        ZEPHYR_WORKSPACE / "manifest" / "west.yml",
+    log:
+        "results/logs/zephyr_workspace.log",
+    conda:
+        CONDA
+    params:
+        modules=EXPERIMENT.zephyr_modules,
+    script:
+        "../../scripts/zephyr_workspace.py"

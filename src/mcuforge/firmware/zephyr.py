@@ -182,8 +182,10 @@ def toolchain_settings(board: Board, toolchain: str) -> dict[str, str]:
 
 def west() -> str:
     """The program west, that of this Python environment first."""
-    beside = Path(sys.executable).parent / "west"
-    return os.fspath(beside) if beside.is_file() else toolchains.find("west")
+    path = shutil.which("west", path=os.fspath(Path(sys.executable).parent)) or shutil.which("west")
+    if path is None:
+        raise ToolError("west not found", "`make zephyr` installs what Zephyr needs of Python")
+    return path
 
 
 def build_command(project: Path, board: Board, toolchain: str, *, enlarged: bool) -> list[str]:

@@ -1,0 +1,10 @@
+"""Rule zephyr_workspace: the pinned Zephyr with the modules the known boards need."""
+
+from pathlib import Path
+
+from mcuforge.firmware import zephyr
+from mcuforge.jobs import job
+
+with job(snakemake.log[0]):
+    manifest = Path(snakemake.output[0])
+    zephyr.create_workspace(manifest.parents[1], snakemake.params.modules, Path(snakemake.log[0]))
