@@ -114,7 +114,7 @@ class Layers:
     def __init__(self, shape: tuple[int, ...], seed: int) -> None:
         self.random = np.random.default_rng(seed)
         self.graph = Graph()
-        self.shape = shape
+        self.first_shape = self.shape = shape
         self.spec = Spec(shape, "int8", 0.02, -128)
         self.tensor = self.graph.input(self.spec)
 
@@ -193,6 +193,8 @@ SHAPES = {
     "pointwise, strided": lambda: Layers((1, 5, 6, 8), 3).conv((1, 1), 9, (2, 2)),
     "rows": lambda: Layers((1, 6, 5, 4), 4).conv((3, 3), 5).conv((3, 3), 4, (2, 2), relu=False),
     "rows, no padding": lambda: Layers((1, 7, 6, 8), 5).conv((3, 2), 6, padding="VALID"),
+    "tiles": lambda: tiles(),
+    "tiles, no padding": lambda: Layers((1, 20, 18, 4), 16).conv((3, 3), 2, padding="VALID"),
     "bytes": lambda: Layers((1, 9, 8, 3), 6).conv((3, 3), 8, (2, 2)).conv((5, 3), 3),
     "bytes, large": lambda: Layers((1, 40, 40, 3), 7).conv((3, 3), 4),
     "one channel": lambda: Layers((1, 20, 10, 1), 8).conv((10, 4), 8, (2, 2)),
@@ -206,6 +208,11 @@ SHAPES = {
 }  # fmt: skip
 
 
+def tiles() -> Layers:
+    """Large enough for Winograd's form."""
+    return Layers((1, 16, 18, 4), 17).conv((3, 3), 8).conv((3, 3), 4, relu=False)
+
+
 def stimuli(shape: tuple[int, ...]) -> list[np.ndarray]:
     random = np.random.default_rng(3)
     values = [random.integers(-128, 128, shape), random.choice([-128, 127], shape)]
@@ -216,10 +223,11 @@ def test_layers_answer_as_litert(tmp_path: Path) -> None:
     jobs = []
     for make in SHAPES.values():
         layers = make()
-        shape = layers.graph._tensors[0].shape
         model = layers.model()
         for level in (3, 4):
-            jobs += [batch.Job(model, "cortex-m7-c", level, [x]) for x in stimuli(shape)[:2]]
+            jobs += [
+                batch.Job(model, "cortex-m7-c", level, [x]) for x in stimuli(layers.first_shape)[:2]
+            ]
     results = batch.run(jobs, tmp_path, SANITIZED)
     for job, result in zip(jobs, results, strict=True):
         np.testing.assert_array_equal(result[0], answer(job.model, job.inputs)[0])
@@ -233,23 +241,30 @@ def everything() -> Layers:
     return layers.depthwise((3, 2), relu=False).conv((7, 7), 6, padding="VALID").dense(13)
 
 
-@pytest.mark.parametrize("level", [3, 4])
+CHAINS = {
+    (everything, 3): ("dot_2x3", "dot_1x3", "dot_4x1", "dot_1x1", "depthwise_3x3", "ssat8"),
+    (everything, 4): ("dot_2x3", "dot_expanded_4x1", "dot_expanded_1x1", "depthwise_3x3"),
+    (tiles, 4): ("transform_inputs", "multiply_tiles", "transform_outputs"),
+}
+
+
+@pytest.mark.parametrize(("make", "level"), CHAINS)
 @pytest.mark.parametrize(
     ("core", "toolchain"), [("cortex-m4", "gcc"), ("cortex-m7", "gcc"), ("cortex-m7", "clang")]
 )
-def test_assembly_answers_as_litert(core: str, toolchain: str, level: int, tmp_path: Path) -> None:
-    layers = everything()
-    inputs = stimuli((1, 14, 13, 3))
+def test_assembly_answers_as_litert(
+    core: str, toolchain: str, make, level: int, tmp_path: Path
+) -> None:
+    layers = make()
+    inputs = stimuli(layers.first_shape)
     model = layers.model()
     source = tmp_path / "model.tflite"
     source.write_bytes(model)
     compile_model(source, "chain", Target(core), level, tmp_path / "model.tar")
     emulated = EmulatedModel(tmp_path / "model.tar", tmp_path / "build", toolchain, ("-O3",))
-    source = (tmp_path / "build/codegen/host/src/tvmgen_chain.c").read_text()
-    single = "dot" if level == 3 else "dot_expanded"
-    blocks = ("dot_2x3", "dot_1x3", f"{single}_4x1", f"{single}_1x1", "depthwise_3x3", "ssat8")
-    for block in blocks:
-        assert f"mcuforge_{block}_" in source
+    code = (tmp_path / "build/codegen/host/src/tvmgen_chain.c").read_text()
+    for block in CHAINS[make, level]:
+        assert f"mcuforge_{block}_" in code
     results = emulated.run(np.stack([x.reshape(-1) for x in inputs]).view(np.uint8))
     wanted = np.stack([answer(model, [x])[0].reshape(-1) for x in inputs])
     np.testing.assert_array_equal(results.view(np.int8), wanted)

@@ -144,6 +144,7 @@ def _build(
     operation: Operation, level: int, rows: np.ndarray, layer: _Layer,
     widen: Callable[[tirx.Var, tirx.Var, tirx.Var, ir.Expr, int], None], exact: HighWord,
     scratch: int = 0, prepare: Callable[[tirx.Var, tirx.Var], None] | None = None,
+    adjacent: bool = False,
 ) -> Kernel:  # fmt: skip
     """The kernel: for every three pixels widen their inputs and call the blocks.
 
@@ -152,6 +153,7 @@ def _build(
         widen: emits code that widens one pixel: (x, wide, scratch, pixel, place among three).
         scratch: int8 elements of extra scratch.
         prepare: emits code that runs first: (x, scratch).
+        adjacent: the pixels' inputs follow each other in x, in the order of the weights.
     """
     x_zero = operation.attrs["input_zero_point"]
     weight, bias = operation.args[1].value, operation.args[2].value.astype(np.int64)
@@ -176,8 +178,13 @@ def _build(
             if layer.pixels % pixels:
                 start = T.min(start, layer.pixels - pixels)
             first = _bound("first", start)
-            with T.serial(0, pixels) as place:
-                widen(x, wide, extra, first + place, place)
+            if adjacent and pixels == 3:
+                three = isa.widen_pixels(rows.shape[1])
+                source = T.address_of(x[first * rows.shape[1]])
+                T.evaluate(three(source, T.address_of(wide[0])))
+            else:
+                with T.serial(0, pixels) as place:
+                    widen(x, wide, extra, first + place, place)
             dots.emit(wide, stream, y, first * outputs)
         if exact.clamp is not None:
             with T.serial(0, size) as i:
@@ -243,7 +250,7 @@ def _matrix(operation: Operation, level: int) -> Kernel | None:
         else:
             _widen(x, pixel * inputs, wide, place, together, inputs)
 
-    return _build(operation, level, rows, layer, widen, exact)
+    return _build(operation, level, rows, layer, widen, exact, adjacent=True)
 
 
 @kernel("fully_connected", opt_level=4, needs={"dsp"})
@@ -425,8 +432,8 @@ def _widen_patch(layer: _Layer, place_in_scratch: int, from_scratch: bool):
                     scattered()
         else:
             inside()
-        T.evaluate(
-            isa.widen(pixels)(T.address_of(scratch[base]), T.address_of(wide[place]), taps_y * row)
-        )
+        patch, target = T.address_of(scratch[base]), T.address_of(wide[place])
+        # Whole words; behind the last input weights are zero.
+        T.evaluate(isa.widen(pixels)(patch, target, -(-taps_y * row // 4) * 4))
 
     return widen

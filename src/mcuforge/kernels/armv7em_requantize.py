@@ -1,9 +1,10 @@
 """Requantization in three instructions an output on ARMv7E-M: SMMLA, SSAT, STRB.
 
-The accumulators of the blocks in ``isa.armv7em`` are 2^8 (or 2^6) times TFLite's, with a bias of our own
-choice in them. An output is ``ssat8((high_word(acc * m) + c) >> shift)`` with one c and one shift
-for all channels. TFLite's requantization is a monotone function with at most 255 steps; this one is
-exact if each of its steps is at the same accumulator. For a multiplier m that means one interval
+The accumulators of the blocks in ``isa.armv7em`` are 2^8 times TFLite's (in others, another
+number), with a bias of our own choice in them. An output is ``ssat8((high_word(acc * m) + c) >>
+shift)`` with one c and one shift for all channels. TFLite's requantization is a monotone function
+with at most 255 steps; this one is exact if each of its steps is at the same accumulator. For a
+multiplier m that means one interval
 for the bias, so multipliers next to the real factor are tried until an interval is not empty. What
 is returned has been checked against every step; nothing is approximate.
 
@@ -30,7 +31,7 @@ class HighWord:
     """Constants of the formula above.
 
     Attributes:
-        bias: (o,) int64, to be added to 2^scale_bits times the accumulator.
+        bias: (o,) int64, to be added to ``unit`` times the accumulator.
         multiplier: (o,) int64 in (0, 2^31).
         positive: (o,) int64, q; all zero unless ``signed``.
         shift: 1 to 31, of all channels.
@@ -57,14 +58,14 @@ class HighWord:
 
 
 def high_word(
-    operation: Operation, weight: np.ndarray, scale_bits: int = SCALE_BITS
+    operation: Operation, weight: np.ndarray, unit: int = 1 << SCALE_BITS
 ) -> HighWord | None:
     """Solve for the constants of a convolution or fully connected operator.
 
     Args:
         operation: operands x, weight, bias, scale; int8 throughout.
         weight: its weights (o, ...), whatever the order behind o.
-        scale_bits: accumulators are 2^scale_bits times TFLite's.
+        unit: accumulators are so many times TFLite's.
 
     Returns:
         None where the accumulators need more than 32 bits or no exact constants were found.
@@ -81,8 +82,8 @@ def high_word(
     constants = ((first <= low[:, None]) | (first > high[:, None])).all(axis=1)
     live, signed = np.flatnonzero(~constants), exact.negative != 0
     largest = max((arithmetic.quantize_multiplier(scale[o]).shift for o in live), default=-6)
-    # m = mantissa * 2^(shift + 1 - scale_bits + exponent) has to stay below 2^31.
-    most = scale_bits - 1 - largest
+    # m = mantissa * 2^(shift + 1 + exponent) / unit has to stay below 2^31.
+    most = unit.bit_length() - 2 - largest
     # Multiples of four first: layers with the same shift share their code.
     for shift in sorted(range(max(most - 4, 1), min(most, 22) + 1), key=lambda s: (s % 4 != 0, -s)):
         # Without c an instruction operand is free; with it the accumulators are smaller.
@@ -90,9 +91,7 @@ def high_word(
             solved = []
             for o in live:
                 base = steps + zero - (constant >> shift)
-                channel = _channel(
-                    first[o], base, low[o], high[o], scale[o], shift, signed, scale_bits
-                )
+                channel = _channel(first[o], base, low[o], high[o], scale[o], shift, signed, unit)
                 if channel is None:
                     break
                 solved.append(channel)
@@ -150,16 +149,15 @@ def _first_accumulators(exact: Requantization, steps: np.ndarray) -> np.ndarray:
 
 def _channel(
     first: np.ndarray, outputs: np.ndarray, low: int, high: int, scale: float, shift: int,
-    signed: bool, scale_bits: int,
+    signed: bool, unit: int,
 ) -> tuple[int, int, int] | None:  # fmt: skip
     """Bias, m and q with which ``outputs[k]`` is reached at accumulator ``first[k]``, or None."""
-    low, high, bits = int(low) << scale_bits, int(high) << scale_bits, 32 + shift
-    unit = 1 << scale_bits
-    steps = [(a << scale_bits, n) for a, n in zip(first.tolist(), outputs.tolist(), strict=True)]
+    low, high, bits = int(low) * unit, int(high) * unit, 32 + shift
+    steps = [(a * unit, n) for a, n in zip(first.tolist(), outputs.tolist(), strict=True)]
     # Where accumulator plus bias, times m, has reached n << bits, and where not yet.
     reached = [(max(a, low), n) for a, n in steps if a <= high]
     missed = [(min(a - unit, high), n) for a, n in steps if a - unit >= low]
-    real = float(np.ldexp(scale, bits - scale_bits))
+    real = float(np.ldexp(scale, bits)) / unit
     span = max((abs(a) for a, _ in steps if low < a <= high), default=1)
     stride = max(1, int(real / (span * 8 + 1)))
     for attempt in range(_TRIES):

@@ -61,20 +61,22 @@ def expand_weights(weights: np.ndarray) -> np.ndarray:
 
 # GCC 12 clones functions for constant addresses; when it then expresses one address by another
 # (it does where one pointer advances twice as fast), it loses sight of the stores and drops calls.
-_OPAQUE = '__asm("" : "+r"(in), "+r"(out));'
+OPAQUE = '__asm("" : "+r"(in), "+r"(out));'
 
 
-def _name(*parts: object) -> str:
+def join(*parts: object) -> str:
     return "_".join(str(part) for part in parts if part != "")
 
 
-def _assembly(lines: list[str], operands: str, clobbers: str) -> str:
+def assembly(lines: list[str], operands: str, clobbers: str) -> str:
     """An asm statement over fixed registers; ``operands`` are its in- and outputs."""
     text = "\n".join(f'    "{line}\\n"' for line in lines)
     return f"__asm volatile(\n{text}\n    : {operands}\n    :\n    : {clobbers});"
 
 
-def _requantize(acc: str, m: str, q: str, c: str, scratch: str, shift: int, signed: bool) -> list:
+def requantize_assembly(
+    acc: str, m: str, q: str, c: str, scratch: str, shift: int, signed: bool
+) -> list:
     """Assembly for one output; ``c`` empty means 0."""
     lines = []
     if signed:
@@ -89,7 +91,7 @@ high >>= {shift};
 high = high < -128 ? -128 : high > 127 ? 127 : high;"""
 
 
-def _portable_requantize(shift: int, signed: bool, c: str) -> str:
+def portable_requantize(shift: int, signed: bool, c: str) -> str:
     sign = "acc += (int32_t)acc < 0 ? 0u : (uint32_t)q;\n" if signed else ""
     return _PORTABLE_REQUANTIZE.format(signed=sign, c=c, shift=shift)
 
@@ -144,7 +146,7 @@ accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * b[0]);
 accs[i][p] += (uint32_t)((int16_t)(word >> 16) * b[1]);
 accs[i][p] += (uint32_t)((int8_t)(word & 0xffu) * a[0]);
 accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);"""
-    name = _name(
+    name = join(
         "dot_expanded" if expanded else "dot", f"{channels}x{pixels}", f"u{unroll}", f"s{shift}",
         "signed" if signed else "",
     )  # fmt: skip
@@ -157,7 +159,7 @@ accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);"""
         c='register const void *r0 __asm("r0") = x;\n'
         'register const void *r1 __asm("r1") = stream;\n'
         'register void *r2 __asm("r2") = y;\n'
-        + _assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2)', '"r3", "r12", "cc", "memory"'),
+        + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2)', '"r3", "r12", "cc", "memory"'),
         portable=f"""\
 const int32_t *w = stream;
 const int32_t bytes = w[0], words = w[1], c = w[2], pitch = w[3];
@@ -188,7 +190,7 @@ for (w += 4; w < end; out += {channels}) {{
         {per_channel}
         for (int p = 0; p < {pixels}; ++p) {{
             uint32_t acc = accs[i][p];
-            {_indent(_portable_requantize(shift, signed, "c"), 3)}
+            {_indent(portable_requantize(shift, signed, "c"), 3)}
             out[p * pitch + i] = (int8_t)high;
         }}
     }}
@@ -236,7 +238,7 @@ def _dot3(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
             m = "r11"
             lines.append("ldrd r11, r12, [r1], #8")
         for pixel, place in ((2, "[lr, r5, lsl #1]"), (1, "[lr, r5]"), (0, "[lr], #1")):
-            lines += _requantize(acc[pixel], m, "r12", "r4", "r6", shift, signed)
+            lines += requantize_assembly(acc[pixel], m, "r12", "r4", "r6", shift, signed)
             lines.append(f"strb {acc[pixel]}, {place}")
     lines += ["ldr r6, [sp]", "cmp r1, r6", "bne 1b", "add sp, sp, #20", "pop {r4-r11, lr}"]
     return lines
@@ -278,7 +280,7 @@ def _dot1(channels: int, unroll: int, shift: int, signed: bool, expanded: bool) 
         if signed:
             m = "r8"
             lines.append("ldrd r8, r9, [r1], #8")
-        lines += _requantize(acc, m, "r9", "r4", "r6", shift, signed)
+        lines += requantize_assembly(acc, m, "r9", "r4", "r6", shift, signed)
         lines.append(f"strb {acc}, [r5, #{index}]")
     lines += [f"adds r5, r5, #{channels}", "str r5, [sp, #16]", "ldr r6, [sp]", "cmp r1, r6"]
     lines += ["bne 1b", "add sp, sp, #20", "pop {r4-r11, lr}"]
@@ -307,7 +309,7 @@ const uint8_t *in = x;
 uint32_t *out = wide;
 const int32_t quads = count / 4, rest = count % 4;
 uint32_t minus_127 = 0xff81ff81u, high_bytes = 0xff00ff00u;
-{_OPAQUE}
+{OPAQUE}
 /* Kept in registers: as constants they would be built again for every use. */
 __asm("" : "+r"(minus_127), "+r"(high_bytes));
 #pragma GCC unroll 4
@@ -352,6 +354,72 @@ if (count % 4 == 1 || count % 4 == 2) {{
     )
 
 
+@cache
+def widen_pixels(count: int) -> Instruction:
+    """Block ``widen_pixels(x, wide)``: ``widen`` for three adjacent pixels of ``count`` inputs."""
+    quads, rest = divmod(count, 4)
+    step = """\
+__asm("sxtab16 %0, %1, %2, ror #8" : "=r"(b) : "r"(minus_127), "r"(word));
+a = high_bytes & (word << 8);
+__asm("ssub16 %0, %1, %2" : "=r"(a) : "r"(a), "r"(b));
+out[{place}] = b;
+out[{place} + 3] = a;"""
+    body = f"""\
+#pragma GCC unroll 4
+    for (int i = 0; i < {quads}; ++i) {{
+        uint32_t word, b, a;
+        memcpy(&word, in, 4);
+        in += 4;
+        {_indent(step.format(place="6 * i"), 2)}
+    }}"""
+    if rest:
+        body += f"""
+    uint32_t word = in[0], b, a;
+    for (int i = 1; i < {rest}; ++i) {{
+        word |= (uint32_t)in[i] << (8 * i);
+    }}
+    in += {rest};
+    {_indent(step.format(place=6 * quads), 1)}"""
+    return instruction(
+        name=f"widen_pixels_{count}",
+        feature=FEATURE,
+        result="void",
+        params=(("x", "handle"), ("wide", "handle")),
+        semantics=None,
+        c=f"""\
+const uint8_t *in = x;
+uint32_t *out = wide;
+uint32_t minus_127 = 0xff81ff81u, high_bytes = 0xff00ff00u;
+{OPAQUE}
+__asm("" : "+r"(minus_127), "+r"(high_bytes));
+#pragma GCC unroll 1
+for (int pixel = 0; pixel < 3; ++pixel) {{
+{body}
+    ++out;
+}}""",
+        portable=f"""\
+const int8_t *in = x;
+for (int pixel = 0; pixel < 3; ++pixel) {{
+    int16_t *out = (int16_t *)wide + 2 * pixel;
+    for (int i = 0; i < {(count + 1) // 2}; ++i) {{
+        const int b = (2 * i + 1 < {count} ? in[2 * i + 1] : 0) - 127;
+        int16_t *const place = out + 12 * (i / 2) + i % 2;
+        place[0] = (int16_t)b;
+        place[6] = (int16_t)(256 * in[2 * i] - b);
+    }}
+    for (int i = {(count + 1) // 2}; i < {(count + 3) // 4 * 2}; ++i) {{
+        out[12 * (i / 2) + 1] = -127;
+        out[12 * (i / 2) + 7] = 127;
+    }}
+    in += {count};
+}}""",
+        llvm=None,
+        header="",
+        writes=("wide",),
+        shared=True,
+    )
+
+
 widen_pairs = instruction(
     name="widen_pairs",
     feature=FEATURE,
@@ -361,7 +429,7 @@ widen_pairs = instruction(
     c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
-{_OPAQUE}
+{OPAQUE}
 #pragma GCC unroll 4
 for (int32_t i = 0; i < count / 4; ++i) {{
     uint32_t word, even, odd;
@@ -505,7 +573,7 @@ for (int oy = 0; oy < {height}; ++oy) {{
                 acc += (uint32_t)(row[k] * tap * 256);
             }}
         }}
-        {_indent(_portable_requantize(shift, signed, "c"), 2)}
+        {_indent(portable_requantize(shift, signed, "c"), 2)}
         *out = (int8_t)high;
         out += {step};
     }}
@@ -535,7 +603,7 @@ def depthwise_3x3(
         constant: c is not 0.
         unroll: at most so many pairs of outputs are unrolled.
     """
-    name = _name(
+    name = join(
         "depthwise_3x3", f"{height}x{width}", f"t{stride}", f"p{pitch}", f"o{step}", f"u{unroll}",
         f"s{shift}", "signed" if signed else "c" if constant else "",
     )  # fmt: skip
@@ -551,7 +619,7 @@ def depthwise_3x3(
         'register const void *r1 __asm("r1") = stream;\n'
         'register void *r2 __asm("r2") = y;\n'
         'register int32_t r3 __asm("r3") = c;\n'
-        + _assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)', '"r12", "cc", "memory"'),
+        + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)', '"r12", "cc", "memory"'),
         portable=unused
         + _portable_plane(
             (height, width), (3, 3), (stride, stride), pitch, step, shift, signed
@@ -598,7 +666,7 @@ def _depthwise_3x3(
         elif constant:
             code.append("ldr r10, [sp, #12]")
             c = "r10"
-        code += _requantize(acc, "r3", "r10", c, "r10", shift, signed)
+        code += requantize_assembly(acc, "r3", "r10", c, "r10", shift, signed)
         place = f"[r1], #{after}" if after else f"[r1, #{offset}]"
         return [*code, f"strb {acc}, {place}"]
 
@@ -666,7 +734,7 @@ def depthwise(
     (height, width), (taps_y, taps_x), (sy, sx) = out_shape, kernel, strides
     pairs = -(-taps_x // 2)
     words = 1 if taps_x == 3 else -(-taps_x // 4)
-    name = _name(
+    name = join(
         "depthwise", f"{taps_y}x{taps_x}", f"{height}x{width}", f"t{sy}x{sx}", f"p{pitch}",
         f"o{step}", f"s{shift}", "signed" if signed else "",
     )  # fmt: skip
@@ -691,7 +759,7 @@ for (int i = 0; i < {taps_y * words}; ++i) {{
 }}
 const int16_t *in = x;
 int8_t *out = y;
-{_OPAQUE}
+{OPAQUE}
 for (int oy = 0; oy < {height}; ++oy) {{
     for (int ox = 0; ox < {width}; ++ox) {{
         int32_t acc = bias;
@@ -744,12 +812,12 @@ def plane(height: int, width: int, step: int, pitch: int) -> Instruction:
         outer="#pragma GCC unroll 1\n", pragma="\n#pragma GCC unroll 8", **values
     )
     return instruction(
-        name=_name("plane", f"{height}x{width}", f"o{step}", f"p{pitch}"),
+        name=join("plane", f"{height}x{width}", f"o{step}", f"p{pitch}"),
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("y", "handle")),
         semantics=None,
-        c=f"{pointers}{_OPAQUE}\n{unrolled}",
+        c=f"{pointers}{OPAQUE}\n{unrolled}",
         portable=pointers + loops.format(outer="", pragma="", **values),
         llvm=None,
         header="",
