@@ -10,6 +10,7 @@ from mcuforge.models.describe import describe
 
 _REGISTRY = Path("config/models.yaml")
 _BOARDS = Path("config/boards.yaml")
+_HARDWARE_MAP = Path("config/hardware-map.yaml")
 
 
 def _models(arguments: argparse.Namespace) -> None:
@@ -84,6 +85,25 @@ def _project(arguments: argparse.Namespace) -> None:
     print(arguments.directory)
 
 
+def _show_boards(arguments: argparse.Namespace) -> None:
+    from mcuforge import boards
+    from mcuforge.boards import detection
+
+    if arguments.detect:
+        found = detection.detect(boards.load(arguments.boards))
+        detection.update(arguments.map, found)
+        print(f"boards found: {len(found)}; {arguments.map} is up to date")
+    there = arguments.map.exists()
+    inventory = boards.load(arguments.boards, arguments.map if there else None)
+    for board in inventory.types.values():
+        means = f"QEMU {board.machine}" if board.emulated else ", ".join(board.runners)
+        print(f"{board.name:20} {board.core:12} {board.platform:10} {means}")
+        listed = [i for i in inventory.bench if i.board == board.name]
+        for instance in listed or inventory.instances(board.name):
+            place = f" at {instance.serial}" if instance.serial else ""
+            print(f"    {instance.id}{place}: {detection.availability(instance)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mcuforge", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -126,6 +146,14 @@ def _parser() -> argparse.ArgumentParser:
     project.add_argument("--benchmark", default="", help="MLPerf Tiny's id it reports, as kws01")
     project.add_argument("--boards", type=Path, default=_BOARDS)
     project.set_defaults(run=_project)
+
+    bench = commands.add_parser("boards", help="list board types and the boards on this bench")
+    bench.add_argument(
+        "--detect", action="store_true", help="find attached boards by USB, update the hardware map"
+    )
+    bench.add_argument("--map", type=Path, default=_HARDWARE_MAP, help="%(default)s")
+    bench.add_argument("--boards", type=Path, default=_BOARDS)
+    bench.set_defaults(run=_show_boards)
     return parser
 
 

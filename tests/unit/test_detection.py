@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import yaml
 
-from mcuforge import boards
-from mcuforge.boards import detection
+from mcuforge import boards, cli
+from mcuforge.boards import Instance, detection, locks
 
 BOARDS = Path(__file__).parents[2] / "config" / "boards.yaml"
 INVENTORY = boards.load(BOARDS)
@@ -105,3 +105,27 @@ def test_a_numeric_serial_number_stays_the_same_board(tmp_path):
     )
     found = detection.detect(INVENTORY, [port("/dev/ttyACM4", 0x1366, 0x1024, "1087")])
     assert [e["serial"] for e in detection.update(path, found)] == ["/dev/ttyACM4"]
+
+
+def test_the_command_lists_types_and_boards_with_their_state(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "directory", lambda: tmp_path)
+    monkeypatch.setattr(
+        detection.list_ports, "comports", lambda: [port("/dev/null", 0x483, 0x374E)]
+    )
+    path = tmp_path / "map.yaml"
+    arguments = ["boards", "--boards", str(BOARDS), "--map", str(path)]
+    assert cli.main([*arguments, "--detect"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("boards found: 1;")
+    assert "    S1 at /dev/null: free" in shown
+    assert "    qemu-mps2-an500: free, as many as needed" in shown
+    with locks.acquire([Instance("S1", "nucleo_h743zi", "/dev/null")], 1):
+        assert cli.main(arguments) == 0
+        assert "S1 at /dev/null: in use by " in capsys.readouterr().out
+
+
+def test_why_a_board_cannot_be_used():
+    gone = Instance("a", "nucleo_h743zi", "/dev/ttyACM77")
+    assert detection.availability(gone) == "/dev/ttyACM77 is not there"
+    away = Instance("a", "nucleo_h743zi", "", connected=False)
+    assert detection.availability(away) == "not connected"

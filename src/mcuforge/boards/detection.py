@@ -8,7 +8,8 @@ import yaml
 from serial.tools import list_ports
 
 from mcuforge import files, schema
-from mcuforge.boards.inventory import Inventory
+from mcuforge.boards import locks
+from mcuforge.boards.inventory import Instance, Inventory
 
 _HEADER = """\
 # The boards on this bench, in the format of Zephyr Twister's hardware map; written by
@@ -41,6 +42,17 @@ def detect(inventory: Inventory, ports: Iterable[Any] | None = None) -> list[dic
         }
         found[port.serial_number] = entry
     return [found[key] for key in sorted(found)]
+
+
+def availability(instance: Instance) -> str:
+    """What can be said of a board without touching it: free, or why it cannot be used now."""
+    if not instance.connected:
+        return "not connected"
+    if instance.started_by_us:
+        return "free, as many as needed"
+    if user := locks.holder(instance):
+        return f"in use by {user}"
+    return "free" if Path(instance.serial).exists() else f"{instance.serial} is not there"
 
 
 def update(path: Path, detected: list[dict[str, Any]]) -> list[dict[str, Any]]:
