@@ -210,18 +210,6 @@ def build_command(project: Path, board: Board, toolchain: str, *, enlarged: bool
     return command + [f"-D{name}={value}" for name, value in settings.items()]
 
 
-def flash_command(build: Path, runner: str, extra: tuple[str, ...] = ()) -> list[str]:
-    """The command line of west that flashes what it built.
-
-    Args:
-        build: the build directory.
-        runner: openocd, jlink, pyocd, ...
-        extra: arguments for the runner.
-    """
-    command = [west(), "flash", "--skip-rebuild", "--build-dir", os.fspath(build)]
-    return [*command, "--runner", runner, *extra]
-
-
 def build(
     mlf: Path,
     board: Board,
