@@ -10,7 +10,7 @@ from mcuforge.errors import ToolError
 from mcuforge.firmware import toolchains
 
 _HEADER = re.compile(r"([0-9a-f]+) <(.+)>:")
-_LINE = re.compile(r"\s+([0-9a-f]+):\t(\S+)(?:\t(.*))?")
+_LINE = re.compile(r"\s*([0-9a-f]+):\t(\S+)(?:\t(.*))?")
 _TARGET = re.compile(r"([0-9a-f]+) <")
 _REGISTERS = re.compile(r"([a-z]+)(\d+)")
 _BRANCHES = re.compile(r"(bl?|b(eq|ne|cs|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le))|blx")
