@@ -1,0 +1,76 @@
+"""Firmware built with a Zephyr tree; without one these tests are skipped.
+
+ZEPHYR_BASE=~/zephyrproject/zephyr pytest tests/zephyr
+"""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mcuforge import boards, firmware, mlf
+from mcuforge.boards import Board
+from mcuforge.results.records import Size
+
+INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
+EMULATED = ("zephyr_mps2_an500", "zephyr_mps3_an547")
+BARE_METAL = {"zephyr_mps2_an500": "mps2_an500", "zephyr_mps3_an547": "mps3_an547"}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def needs_zephyr():
+    """Skips everything without a tree."""
+    if not os.environ.get("ZEPHYR_BASE"):
+        pytest.skip("ZEPHYR_BASE is not set: no Zephyr tree to build with")
+    beside = os.fspath(Path(sys.executable).parent)
+    if not (shutil.which("west", path=beside) or shutil.which("west")):
+        pytest.skip("west is not installed; `make zephyr` does that")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A firmware and what is needed to run it."""
+
+    board: Board
+    elf: Path
+    size_json: Path
+    project: Path
+    info: dict
+
+    @property
+    def size(self) -> Size:
+        return Size.read(self.size_json)
+
+    def arguments(self, vectors: Path) -> dict:
+        """For runner.measure."""
+        return {
+            "elf": self.elf,
+            "size": self.size_json,
+            "info": self.info,
+            "vectors": vectors,
+            "board": self.board,
+            "inventory": INVENTORY,
+        }
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Builds an archive for a board, once: ``built(archive, "ek_ra8m1", "clang")``."""
+    done = {}
+
+    def build(archive: Path, board: str | Board, toolchain: str, benchmark: str = "") -> Built:
+        board = INVENTORY.board(board) if isinstance(board, str) else board
+        key = (archive, repr(board), toolchain, benchmark)
+        if key not in done:
+            directory = tmp_path_factory.mktemp("zephyr")
+            elf, size, project = (directory / name for name in ("f.elf", "size.json", "project"))
+            firmware.build(
+                archive, board, toolchain, elf, size, benchmark=benchmark, project=project
+            )
+            done[key] = Built(board, elf, size, project, mlf.read(archive).info)
+        return done[key]
+
+    return build

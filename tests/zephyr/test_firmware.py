@@ -1,0 +1,193 @@
+"""The Zephyr port, with a model of a few lines: exact, timed, and faults are reported."""
+
+import dataclasses
+import os
+import subprocess
+from pathlib import Path
+
+import fake_mlf
+import numpy as np
+import pytest
+from conftest import EMULATED, INVENTORY
+
+from mcuforge import boards, firmware, runner
+from mcuforge.boards import flashing
+from mcuforge.errors import BoardError
+from mcuforge.firmware import commands, zephyr
+from mcuforge.runner.device import Device
+
+LOOP = "for (volatile int i = 0; i < 100000; i++) {}"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    return fake_mlf.write(tmp_path_factory.mktemp("mlf") / "model.tar")
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    return fake_mlf.write_vectors(tmp_path_factory.mktemp("vectors") / "vectors.npz")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A data set of random inputs, labelled with what the model answers."""
+    directory = tmp_path_factory.mktemp("dataset")
+    inputs = np.random.default_rng(5).integers(-128, 128, (6, 16), dtype=np.int8)
+    lines = []
+    for index, (row, answer) in enumerate(zip(inputs, fake_mlf.run(inputs), strict=True)):
+        (directory / f"{index}.bin").write_bytes(row.tobytes())
+        lines.append(f"{index}.bin,4,{int(np.argmax(answer))}\n")
+    (directory / "y_labels.csv").write_text("".join(lines))
+    return directory
+
+
+@pytest.mark.parametrize("toolchain", ["gcc", "clang"])
+@pytest.mark.parametrize("board", EMULATED)
+def test_runs_exactly_in_every_mode(built, archive, vectors, labelled, board, toolchain):
+    arguments = built(archive, board, toolchain).arguments(vectors)
+    for mode in ("setup", "performance"):
+        measurement = runner.measure(mode=mode, **arguments)
+        assert measurement.status == "ok" and measurement.exact
+        assert 0 < measurement.instructions < 10_000
+        assert 0 < measurement.stack_bytes < 1000
+    measurement = runner.measure(mode="accuracy", dataset=labelled, **arguments)
+    assert measurement.accuracy == 1.0
+
+
+@pytest.mark.parametrize("board", EMULATED)
+def test_times_are_right_and_repeat(built, tmp_path, vectors, board):
+    """A loop of a known number of instructions takes that many nanoseconds under QEMU."""
+    cell = built(fake_mlf.write(tmp_path / "model.tar", body=LOOP), board, "gcc")
+    measurement = runner.measure(**cell.arguments(vectors))
+    ticks = [lap["ticks"] for lap in measurement.laps]
+    assert max(ticks) - min(ticks) <= 1
+    assert 100_000 * 3 < measurement.instructions < 100_000 * 8
+
+
+def device(cell):
+    (instance,) = INVENTORY.instances(cell.board.name)
+    return Device(cell.board, instance, cell.elf, cell.size.build_id)
+
+
+@pytest.mark.parametrize("board", EMULATED)
+def test_a_fault_is_reported_and_the_next_command_works(built, tmp_path, board):
+    body = '__asm volatile("udf #0");'
+    cell = built(fake_mlf.write(tmp_path / "model.tar", body=body), board, "gcc")
+    with device(cell) as board_in_use:
+        client = board_in_use.client
+        client.load(bytes(16))
+        with pytest.raises(BoardError, match=r"Fault \d+: pc=0x[0-9a-f]{8}"):
+            client.infer(1, 0, 60.0)
+        client.synchronize(30.0)
+        assert client.profile().build_id == cell.size.build_id
+
+
+def test_a_stack_overflow_is_reported(built, tmp_path):
+    body = "volatile char hole[20000]; for (int i = 0; i < 20000; i++) { hole[i] = 1; }"
+    cell = built(fake_mlf.write(tmp_path / "model.tar", body=body), "zephyr_mps3_an547", "gcc")
+    with device(cell) as board_in_use:
+        board_in_use.client.load(bytes(16))
+        with pytest.raises(BoardError, match=r"Fault|Stack overflow"):
+            board_in_use.client.infer(1, 0, 60.0)
+
+
+def test_the_same_inputs_give_the_same_bytes(built, archive, tmp_path):
+    first = built(archive, "zephyr_mps2_an500", "gcc")
+    elf, size = tmp_path / "f.elf", tmp_path / "size.json"
+    firmware.build(archive, first.board, "gcc", elf, size)
+    assert elf.read_bytes() == first.elf.read_bytes()
+    assert size.read_bytes() == first.size_json.read_bytes()
+
+
+def test_placement_in_tightly_coupled_memories(built, archive, vectors):
+    board = dataclasses.replace(
+        INVENTORY.board("zephyr_mps3_an547"),
+        zephyr_fragments=("weights-dtcm.conf", "workspace-dtcm.conf"),
+    )
+    measurement = runner.measure(**built(archive, board, "gcc").arguments(vectors))
+    assert measurement.status == "ok" and measurement.exact
+
+
+def test_what_does_not_fit_says_by_how_much(built, tmp_path):
+    archive = fake_mlf.write(tmp_path / "model.tar", workspace=600_000)
+    size = built(archive, "zephyr_mps3_an547", "gcc").size
+    assert not size.fits and size.missing["flash"] == 0
+    assert 600_000 - (512 << 10) < size.missing["ram"] < 200_000
+
+
+def test_a_standalone_application_builds_by_hand(archive, vectors, tmp_path):
+    project = tmp_path / "app"
+    samples = firmware.read_samples(vectors)
+    firmware.generate(archive, project, None, kind="standalone", samples=samples)
+    board = INVENTORY.board("zephyr_mps2_an500")
+    settings = zephyr.toolchain_settings(board, "gcc")
+    commands.run(
+        [zephyr.west(), "build", "--board", board.zephyr_board, "--build-dir", "build"],
+        environment=os.environ | settings,
+        directory=project,
+    )
+    run = ["qemu-system-arm", "-M", board.machine, "-nodefaults", "-display", "none"]
+    run += ["-icount", "shift=0,align=off,sleep=off", "-serial", "stdio"]
+    run += ["-kernel", str(project / "build" / "zephyr" / "zephyr.elf")]
+    with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
+        try:
+            lines = iter(qemu.stdout.readline, "")
+            printed = []
+            for line in lines:
+                printed.append(line.strip())
+                if line.startswith("done"):
+                    break
+        finally:
+            qemu.kill()
+    assert sum("exact, outputs" in line for line in printed) == 3
+
+
+FLASH = {
+    "nucleo_h743zi": {
+        "openocd": ("openocd", "board/st_nucleo_h743zi.cfg|openocd.cfg"),
+        "stm32cubeprogrammer": ("STM32_Programmer_CLI", "port=swd"),
+        "jlink": ("JLinkExe", "STM32H743ZI"),
+        "pyocd": ("pyocd", "stm32h743zitx"),
+    },
+    "ek_ra8m1": {"jlink": ("JLinkExe", "R7FA8M1AH"), "pyocd": ("pyocd", "R7FA8M1AH")},
+}
+
+
+@pytest.mark.parametrize(
+    ("board", "toolchain", "runner_name"),
+    [
+        ("nucleo_h743zi", "gcc", "openocd"),
+        ("nucleo_h743zi", "gcc", "stm32cubeprogrammer"),
+        ("nucleo_h743zi", "gcc", "jlink"),
+        ("nucleo_h743zi", "gcc", "pyocd"),
+        ("ek_ra8m1", "clang", "jlink"),
+        ("ek_ra8m1", "clang", "pyocd"),
+    ],
+)
+def test_west_flash(built, archive, tmp_path, monkeypatch, board, toolchain, runner_name):
+    """`west flash` of what was built, with programs that only write down how they were called."""
+    cell = built(archive, board, toolchain)
+    program, told = FLASH[board][runner_name]
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    stub = programs / program
+    stub.write_text(
+        f'#!/bin/sh\necho "$0 $*" >> {calls}\n'
+        "for last; do :; done\n"
+        f'for word; do case "$word" in *.jlink) cat "$word" >> {calls};; esac; done\n'
+    )
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    parameters = ("--build-dir", str(cell.project / "build"), "--runner", runner_name)
+    instance = boards.Instance(
+        id="1",
+        board=board,
+        serial="/dev/null",
+        runner="west",
+        runner_params=parameters,
+    )
+    flashing.flash(cell.board, instance, cell.elf)
+    called = Path(calls).read_text()
+    assert any(word in called for word in told.split("|")), called
+    assert program in called
