@@ -18,6 +18,8 @@ from mcuforge.kernels.requantize import clamp
 _UNROLL = {3: 4, 4: 8}
 # LDRD reaches 1020 bytes from its base register, STRB 4095.
 _LONGEST_PITCH, _LONGEST_STEP = 240, 2047
+# With fewer taps inside the image, of a channel and of all, copying planes does not pay.
+_LEAST_TAPS, _LEAST_TAPS_IN_ALL = 4, 32
 
 
 @kernel("depthwise_conv2d", opt_level=3, needs={"dsp"})
@@ -45,6 +47,9 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
         or tuple(attrs["dilation"]) != (1, 1)
         or channels > _LONGEST_STEP
     ):
+        return None
+    inside = _taps_inside(operation)
+    if inside < _LEAST_TAPS or inside * channels < _LEAST_TAPS_IN_ALL:
         return None
     exact = high_word(operation, np.moveaxis(weight, -1, 0))
     if exact is None:
@@ -95,3 +100,15 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
                 T.buffer_store(y, clamp(y[i], *(T.int8(v) for v in exact.clamp)), [i])
     macs = out_h * out_w * weight.size
     return Kernel(ib.get(), (0, stream.reshape(-1)), macs=macs, inplace={0: SAME_PLACE})
+
+
+def _taps_inside(operation: Operation) -> int:
+    """How many taps of all outputs of a channel lie inside the image."""
+    count = 1
+    for i in range(2):
+        size, out = operation.args[0].shape[1 + i], operation.out.shape[1 + i]
+        taps = operation.args[1].shape[i]
+        start = np.arange(out) * operation.attrs["strides"][i] - operation.attrs["padding"][i]
+        at = start[:, np.newaxis] + np.arange(taps)
+        count *= int(((at >= 0) & (at < size)).sum())
+    return count
