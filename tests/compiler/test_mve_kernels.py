@@ -8,7 +8,7 @@ import strategies
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import ACTIVATIONS, Case, Drawer, drawing
-from tflite_graphs import answer
+from tflite_graphs import Spec, answer
 
 from mcuforge.compiler import compile_model
 from mcuforge.kernels.arithmetic import same_padding
@@ -35,12 +35,21 @@ def window(drawer: Drawer) -> tuple[tuple[int, int], tuple[int, int], list[int],
     return kernel, tuple(image), output, options
 
 
+def weight_spec(drawer: Drawer, shape: tuple[int, ...], axis: int) -> Spec:
+    """int8, one scale for all or one for each output channel."""
+    base = drawer.scale(2**-10, 0.25)
+    if drawer.choice(True, False):
+        return Spec(shape, "int8", base)
+    scales = np.float32(base * 2 ** drawer.random.uniform(-4, 4, shape[axis]))
+    return Spec(shape, "int8", scales.tolist(), axis=axis)
+
+
 @drawing
 def convolution(drawer: Drawer) -> Case:
     kernel, image, output, options = window(drawer)
     inputs, outputs = drawer.choice(*CHANNELS), drawer.choice(*CHANNELS[:14])
     x = drawer.spec((1, *image, inputs))
-    w = strategies.weights(drawer, (outputs, *kernel, inputs), 0)
+    w = weight_spec(drawer, (outputs, *kernel, inputs), 0)
     size = kernel[0] * kernel[1] * inputs
     tensors = [
         drawer.input(x),
@@ -60,7 +69,7 @@ def depthwise(drawer: Drawer) -> Case:
     inputs = drawer.choice(*CHANNELS[1:14])
     outputs = inputs * multiplier
     x = drawer.spec((1, *image, inputs))
-    w = strategies.weights(drawer, (1, *kernel, outputs), 3)
+    w = weight_spec(drawer, (1, *kernel, outputs), 3)
     size = kernel[0] * kernel[1]
     tensors = [
         drawer.input(x),
@@ -80,7 +89,7 @@ def fully_connected(drawer: Drawer) -> Case:
     rows, inputs = drawer.choice(1, 1, 3), drawer.integer(1, 300)
     outputs = drawer.integer(1, 20)
     x = drawer.spec((rows, inputs))
-    w = strategies.weights(drawer, (outputs, inputs), 0)
+    w = weight_spec(drawer, (outputs, inputs), 0)
     tensors = [
         drawer.input(x),
         drawer.constant(w),

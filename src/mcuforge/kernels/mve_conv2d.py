@@ -13,6 +13,7 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
+from mcuforge.kernels import inplace
 from mcuforge.kernels.isa import mve
 from mcuforge.kernels.mve_common import (
     LANES,
@@ -92,6 +93,11 @@ def _conv2d(operation: Operation) -> Kernel | None:
     (sy, sx), padding = attrs["strides"], attrs["padding"]
     folded = folded_bias(operation, weight, bias)
     exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
+    if width == kernel_w == 1 and not padding[1] and not padding[3]:
+        # A column of pixels: lay it down as a row.
+        weight, kernel_w, kernel_h = weight.transpose(0, 2, 1, 3), kernel_h, 1
+        height, width, out_h, out_w = 1, height, 1, out_h
+        sy, sx, padding = 1, sy, (0, padding[0], 0, padding[2])
     direct = kernel_h == kernel_w == 1 and not any(padding)
     if direct and sy == sx == 1:
         height, width, out_h, out_w = 1, height * width, 1, out_h * out_w
@@ -110,33 +116,59 @@ def _conv2d(operation: Operation) -> Kernel | None:
             (out_w - 1) * sx + kernel_w, attrs["input_zero_point"],
         )  # fmt: skip
         pixel, row = sx * columns.bytes, 0
-    aligned = columns is not None and columns.bytes % 4 == 0
+    vectors, pixels = -(-matrix.shape[1] // LANES), out_h * out_w
+    # Of narrow rows, the operands of all pixels are copied side by side, if they are no larger than
+    # the result.
+    patches = (
+        columns is not None
+        and not PixelQuads.cheaper(vectors, out_w)
+        and PixelQuads.cheaper(vectors, pixels)
+        and vectors * LANES <= outputs
+    )
+    between = vectors * LANES if patches else pixel
+    aligned = patches or (columns is not None and pixel % 4 == 0)
     product = dot(matrix, direct, aligned)
-    quads = PixelQuads.cheaper(len(product.starts), out_w)
-    block = (PixelQuads if quads else PixelPairs)(product, folded, exact, pixel)
-    args += [block.stream, block.params, block.offsets]
-    w = f.param("weight", block.stream.size)
-    params = f.param("params", block.params.size, "int32")
-    offsets = f.param("offset", block.offsets.size, str(block.offsets.dtype))
-    if columns is not None and columns.pattern is not None:
-        pattern = f.param("pattern", columns.pattern.size, "uint8")
-        args.append(columns.pattern)
-    else:
-        pattern = None
-    y = f.param("y", out_h * out_w * outputs)
-    source = x
+    quads = patches or PixelQuads.cheaper(vectors, out_w)
+    block = (PixelQuads if quads else PixelPairs)(product, folded, exact, between)
+    parameters = {"weight": block.stream, "params": block.params, "offset": block.offsets}
     if columns is not None:
-        source = f.scratch("columns", columns.size)
+        parameters["pattern"] = columns.pattern
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    args += parameters.values()
+    constants = {
+        name: f.param(name, value.size, str(value.dtype)) for name, value in parameters.items()
+    }
+    y = f.param("y", pixels * outputs)
+    source = operands = x
+    if columns is not None:
+        source = operands = f.scratch("columns", columns.size)
         columns.clear(f, source)
+    if patches:
+        operands = f.scratch("patches", pixels * between)
     load = mve.vldrh_u16 if quads else mve.vldrw_u32
-    offset = f.let("offsets", load(address(offsets, 0)))
+    constants["offset"] = f.let("offsets", load(address(constants["offset"], 0)))
     with f.loop("oy", out_h) as oy:
         if columns is not None:
-            columns.fill(f, x, source, oy, pattern)
-        base = f.let("row", oy * row)
-        out = f.let("out_row", oy * (out_w * outputs))
-        block.write(f, source, base, w, params, offset, y, out, out_w)
-    return Kernel(f.done(), tuple(args), macs=out_h * out_w * weight.size)
+            columns.fill(f, x, source, oy, constants.get("pattern"))
+        if patches:
+            with f.loop("ox", out_w) as ox:
+                start, to = f.let("start", ox * pixel), f.let("to", (oy * out_w + ox) * between)
+                for at in range(0, between, LANES):
+                    operand = mve.vldrb_s8(address(source, start + at))
+                    f.do(mve.vstrb_s8(address(operands, to + at), operand))
+        else:
+            base, out = f.let("row", oy * row), f.let("out_row", oy * (out_w * outputs))
+            block.write(f, operands, base, constants, y, out, out_w)
+    if patches:
+        block.write(f, operands, T.int32(0), constants, y, T.int32(0), pixels)
+    # Operands copied are read before results are written; of x itself, a pair of pixels, or with
+    # quads a row, is read anew for every two channels.
+    count = 2 if direct and not quads else out_w
+    starts = [y * out_w + x for y in range(out_h) for x in inplace.group_starts(out_w, count)]
+    window = operation.args[1].value.shape[1:3]
+    distance = 0 if patches else inplace.by_pixels(operation, window, starts, count, not direct)
+    macs = out_h * out_w * weight.size
+    return Kernel(f.done(), tuple(args), macs=macs, inplace={0: distance})
 
 
 def _pixels(f: Function, name: str, index: ir.Expr, group: int, count: int) -> ir.Expr:
@@ -186,14 +218,13 @@ class PixelQuads:
         f: Function,
         x: tirx.Var,
         row: ir.Expr,
-        w: tirx.Var,
-        params: tirx.Var,
-        offsets: ir.Expr,
+        constants: dict[str, ir.Expr],
         y: tirx.Var,
         out: ir.Expr,
         pixels: int,
     ) -> None:
         """See PixelPairs."""
+        w, params, offsets = (constants[name] for name in ("weight", "params", "offset"))
         with f.loop("channels", -(-self._outputs // 2)) as pair:
             first = pair * (2 * self._vectors * LANES)
             weights = [
@@ -203,25 +234,31 @@ class PixelQuads:
                 ]
                 for c in range(2)
             ]
-            constants = [
+            scalars = [
                 [f.let(n, params[pair * 6 + c * 3 + i]) for i, n in enumerate(("b", "m", "s"))]
                 for c in range(2)
             ]
             target = f.let("target", out + _first_channel(pair, self._outputs))
-            with f.loop("quad", -(-pixels // 4)) as quad:
-                ox = _pixels(f, "ox", quad, 4, pixels)
-                base = f.let("base", row + ox * self._pixel)
+
+            def four(ox):
                 sums = [[], []]
+                base = f.let("x_at", row + ox * self._pixel)
                 for i in range(4):
                     for c, acc in enumerate(self._pixel_sums(f, x, base, i, weights)):
                         sums[c].append(acc)
                 results = []
-                for acc, (bias, multiplier, shift) in zip(sums, constants, strict=True):
+                for acc, (bias, multiplier, shift) in zip(sums, scalars, strict=True):
                     value = mve.vmov_s32(acc[0], acc[2], acc[1], acc[3])
                     value = f.let("sum", mve.vadd_n_s32(value, bias))
                     results.append(self._exact.unsaturated(value, multiplier, shift))
                 at = address(y, target + ox * self._outputs)
                 f.do(mve.vstrb_scatter_s16(at, offsets, mve.vqmovn_pair_s32(*results)))
+
+            with f.loop("quad", pixels // 4) as quad:
+                four(quad * 4)
+            if pixels % 4:
+                # The last four pixels, some of them again.
+                four(T.int32(pixels - 4))
 
     def _pixel_sums(self, f, x, base, index, weights):
         """Accumulators of both channels for one pixel."""
@@ -247,7 +284,7 @@ class PixelPairs:
     """Rows of pixels, two at a time, for two channels."""
 
     def __init__(self, product: Dot, bias: np.ndarray, exact: Requantization, pixel: int) -> None:
-        """Prepares weights (``stream``), ``params`` and ``offsets`` of the outputs.
+        """Prepares weights (``stream``), ``params``, if any, and ``offsets`` of the outputs.
 
         Args:
             product: the dot product of one output.
@@ -260,11 +297,12 @@ class PixelPairs:
         channels = _channel_pairs(self._outputs)
         self._pairs = len(channels)
         lanes = np.tile(channels, (1, 2))  # c0 c1 of the first pixel, c0 c1 of the second
-        self.stream = np.ascontiguousarray(product.weights[channels].transpose(0, 2, 1, 3)).reshape(
-            -1
-        )
-        self.params = np.stack([bias[lanes], exact.multiplier[lanes], exact.shift[lanes]], 1)
-        self.params = self.params.reshape(-1)
+        # Behind the weights of two channels come their constants: one pointer walks over all.
+        stream = product.weights[channels].transpose(0, 2, 1, 3).reshape(self._pairs, -1)
+        tail = np.stack([v[lanes] for v in (bias, exact.multiplier, exact.shift)], 1)
+        tail = tail.astype("<i4").reshape(self._pairs, -1).view(np.int8)
+        stream = np.concatenate([stream, tail], 1)
+        self._stride, self.stream, self.params = stream.shape[1], stream.reshape(-1), None
         self.offsets = np.array([0, 1, self._outputs, self._outputs + 1], np.uint32)
 
     def write(
@@ -272,9 +310,7 @@ class PixelPairs:
         f: Function,
         x: tirx.Var,
         row: ir.Expr,
-        w: tirx.Var,
-        params: tirx.Var,
-        offsets: ir.Expr,
+        constants: dict[str, ir.Expr],
         y: tirx.Var,
         out: ir.Expr,
         pixels: int,
@@ -285,8 +321,8 @@ class PixelPairs:
             f: the function that is written.
             x: holds the operands.
             row: where those of the first pixel start.
-            w, params: parameters for ``stream`` and ``params``.
-            offsets: vector of ``offsets``.
+            constants: ``weight`` and ``params``: buffers of ``stream`` and ``params``; ``offset``:
+                vector of ``offsets``.
             y: the result.
             out: where the first pixel's starts.
             pixels: their number.
@@ -295,12 +331,12 @@ class PixelPairs:
             ox = _pixels(f, "ox", index, 2, pixels)
             base = f.let("base", row + ox * self._pixel)
             target = f.let("target", out + ox * self._outputs)
-            self._channels(f, x, base, w, params, offsets, y, target)
+            self._channels(f, x, base, constants["weight"], constants["offset"], y, target)
 
-    def _channels(self, f, x, base, w, params, offsets, y, out):
+    def _channels(self, f, x, base, w, offsets, y, out):
         count = len(self._dot.starts)
         with f.loop("channels", self._pairs) as pair:
-            first = f.let("weights", pair * (2 * count * LANES))
+            first = f.let("weights", pair * self._stride)
             if count <= _UNROLLED:
                 acc = [None] * 4
                 for i in range(count):
@@ -309,7 +345,7 @@ class PixelPairs:
                 acc = self._loop(f, x, base, w, first)
             value = f.let("acc", mve.vmov_s32(*acc))
             three = [
-                f.let(name, mve.vldrw_s32(address(params, pair * 12 + 4 * i)))
+                f.let(name, mve.vldrw_s32(address(w, first + (2 * count + i) * LANES)))
                 for i, name in enumerate(("bias", "multiplier", "shift"))
             ]
             value = f.let("sum", mve.vadd_s32(value, three[0]))
