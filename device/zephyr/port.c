@@ -15,7 +15,7 @@
 static const struct device *const uart = DEVICE_DT_GET(DT_CHOSEN(zephyr_console));
 
 static bool counts_cycles; /* the core's cycle counter counts; under QEMU it stands still */
-static uint32_t start_cycle;
+static uint32_t start_tick;
 static uint64_t start_time;
 
 /* The 64-bit value near `coarse` whose low half is `low`: right as long as `coarse` is wrong by
@@ -24,46 +24,41 @@ static uint64_t extend(uint64_t coarse, uint32_t low) {
     return coarse + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)coarse);
 }
 
-/* Cycles of the kernel's timer since boot. Its ticks are counted in 64 bits, its cycles not with
- * every timer. */
-static uint64_t timer_cycles(void) {
-    uint32_t hz = (uint32_t)sys_clock_hw_cycles_per_sec();
-    uint64_t coarse = (uint64_t)k_uptime_ticks() * (hz / CONFIG_SYS_CLOCK_TICKS_PER_SEC);
-    return extend(coarse, k_cycle_get_32());
-}
-
 static uint64_t scale(uint64_t value, uint32_t from_hz, uint32_t to_hz) {
     return value / from_hz * to_hz + value % from_hz * to_hz / from_hz;
 }
 
-static uint32_t core_cycle(void) { return (uint32_t)timing_counter_get(); }
+static uint32_t timer_hz(void) { return (uint32_t)sys_clock_hw_cycles_per_sec(); }
 
-/* A timer coarser than the core is caught on its edge, so that equal work gives equal counts. */
+/* Cycles of the kernel's timer since boot. Its ticks are counted in 64 bits, its cycles not with
+ * every timer. */
+static uint64_t timer_cycles(void) {
+    uint64_t coarse = (uint64_t)k_uptime_ticks() * (timer_hz() / CONFIG_SYS_CLOCK_TICKS_PER_SEC);
+    return extend(coarse, k_cycle_get_32());
+}
+
+static uint32_t tick(void) {
+    return counts_cycles ? (uint32_t)timing_counter_get() : k_cycle_get_32();
+}
+
+/* A counter coarser than the core is caught on its edge, so that equal work gives equal counts. */
 void port_ticks_start(void) {
-    uint64_t before = timer_cycles();
+    start_time = timer_cycles();
+    uint32_t before = tick();
     do {
-        start_time = timer_cycles();
-    } while (!counts_cycles && start_time == before);
-    start_cycle = core_cycle();
+        start_tick = tick();
+    } while (start_tick == before);
 }
 
 uint64_t port_ticks(void) {
-    uint32_t cycle = core_cycle();
+    uint32_t now = tick();
     uint64_t time = timer_cycles() - start_time;
-    if (!counts_cycles) {
-        return time;
-    }
-    return extend(scale(time, (uint32_t)sys_clock_hw_cycles_per_sec(), port_ticks_hz()),
-                  cycle - start_cycle);
+    return extend(scale(time, timer_hz(), port_ticks_hz()), now - start_tick);
 }
 
-uint32_t port_ticks_hz(void) {
-    return counts_cycles ? (uint32_t)timing_freq_get() : (uint32_t)sys_clock_hw_cycles_per_sec();
-}
+uint32_t port_ticks_hz(void) { return counts_cycles ? (uint32_t)timing_freq_get() : timer_hz(); }
 
-uint64_t port_time_us(void) {
-    return scale(timer_cycles(), (uint32_t)sys_clock_hw_cycles_per_sec(), 1000000u);
-}
+uint64_t port_time_us(void) { return scale(timer_cycles(), timer_hz(), 1000000u); }
 
 uint32_t *port_stack_limit(void) { return (uint32_t *)k_current_get()->stack_info.start; }
 
@@ -118,9 +113,9 @@ void port_init(void) {
 #endif
     timing_init();
     timing_start();
-    uint32_t before = core_cycle();
+    uint32_t before = (uint32_t)timing_counter_get();
     k_busy_wait(10);
-    counts_cycles = core_cycle() != before;
+    counts_cycles = (uint32_t)timing_counter_get() != before;
     port_ticks_start();
 }
 
