@@ -6,10 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
-from project import GRID, Project
+from project import GRID, ROOT, Project
 
 from mcuforge.experiment import Experiment
+
+SHARED_MODELS = ROOT.parent / "shared" / "data" / "models"
 
 
 def rows(project: Project) -> list[dict[str, str]]:
@@ -121,3 +124,14 @@ def test_a_firmware_too_large_for_its_board_is_a_row(fresh: Project) -> None:
         (fresh.path / "results/bench/tiny/mps2_an500/gcc/O1/performance.json").read_text()
     )
     assert record["missing"]["flash"] == int(row["missing_flash_bytes"])
+
+
+@pytest.mark.skipif(not SHARED_MODELS.is_dir(), reason="no ../shared/data/models")
+def test_the_overlay_gets_the_reference_models_from_a_directory(fresh: Project) -> None:
+    fresh.configure(models=["tiny"])
+    wanted = [f"results/models/{name}.json" for name in ("kws", "vww", "ic", "ad", "sww")]
+    overlay = ("--configfile", "config/mlperf-tiny.yaml")
+    fresh.run(*overlay, "--", *wanted, MCUFORGE_MODELS=str(SHARED_MODELS))
+    facts = [json.loads((fresh.path / path).read_text()) for path in wanted]
+    assert [f["macs"] for f in facts] == [2_656_768, 7_489_664, 12_501_632, 264_192, 826_368]
+    assert fresh.plan(*overlay)["measure"] == 5 * 4
