@@ -126,8 +126,6 @@ void k_sys_fatal_error_handler(unsigned int reason, const struct arch_esf *frame
 #ifdef CONFIG_CPU_CORTEX_M
     print_text(": pc=0x");
     print_hex(frame ? frame->basic.pc : 0u, 8);
-    print_text(" cfsr=0x");
-    print_hex(*(volatile uint32_t *)0xE000ED28u, 8);
 #else
     ARG_UNUSED(frame);
 #endif

@@ -9,6 +9,7 @@ import fake_mlf
 import numpy as np
 import pytest
 from conftest import EMULATED, INVENTORY
+from elftools.elf.elffile import ELFFile
 
 from mcuforge import boards, firmware, runner
 from mcuforge.boards import flashing
@@ -100,13 +101,18 @@ def test_the_same_inputs_give_the_same_bytes(built, archive, tmp_path):
     assert size.read_bytes() == first.size_json.read_bytes()
 
 
-def test_placement_in_tightly_coupled_memories(built, archive, vectors):
+def test_placement_in_tightly_coupled_memories(built, archive):
     board = dataclasses.replace(
-        INVENTORY.board("zephyr_mps3_an547"),
-        zephyr_fragments=("weights-dtcm.conf", "workspace-dtcm.conf"),
+        INVENTORY.board("nucleo_h743zi"),
+        zephyr_fragments=("weights-dtcm.conf", "workspace-dtcm.conf", "kernels-itcm.conf"),
     )
-    measurement = runner.measure(**built(archive, board, "gcc").arguments(vectors))
-    assert measurement.status == "ok" and measurement.exact
+    with built(archive, board, "gcc").elf.open("rb") as stream:
+        symbols = ELFFile(stream).get_section_by_name(".symtab")
+        address = {symbol.name: symbol["st_value"] for symbol in symbols.iter_symbols()}
+    assert 0 < address["tvmgen_tiny_run"] < 64 << 10
+    for name in ("weights", "workspace"):
+        assert 0x20000000 <= address[name] < 0x20020000
+    assert 0x08000000 <= address["application_run"] < 0x08200000
 
 
 def test_what_does_not_fit_says_by_how_much(built, tmp_path):
@@ -116,31 +122,53 @@ def test_what_does_not_fit_says_by_how_much(built, tmp_path):
     assert 600_000 - (512 << 10) < size.missing["ram"] < 200_000
 
 
-def test_a_standalone_application_builds_by_hand(archive, vectors, tmp_path):
-    project = tmp_path / "app"
+# RAM elsewhere, so that the data TCM is free for what is asked for.
+DTCM_FREE = """
+/ {
+	chosen {
+		zephyr,sram = &isram;
+		zephyr,dtcm = &dtcm;
+	};
+};
+"""
+
+
+@pytest.mark.parametrize(
+    ("board", "options"),
+    [
+        ("zephyr_mps2_an500", []),
+        ("zephyr_mps3_an547", ["weights-dtcm.conf", "workspace-dtcm.conf"]),
+    ],
+)
+def test_a_standalone_application_builds_by_hand(archive, vectors, tmp_path, board, options):
+    board, project = INVENTORY.board(board), tmp_path / "app"
     samples = firmware.read_samples(vectors)
     firmware.generate(archive, project, None, kind="standalone", samples=samples)
-    board = INVENTORY.board("zephyr_mps2_an500")
     settings = zephyr.toolchain_settings(board, "gcc")
+    arguments = []
+    if options:
+        (project / "boards" / f"{board.zephyr_board.replace('/', '_')}.overlay").write_text(
+            DTCM_FREE
+        )
+        arguments = ["--", "-DEXTRA_CONF_FILE=" + ";".join(f"fragments/{o}" for o in options)]
     commands.run(
-        [zephyr.west(), "build", "--board", board.zephyr_board, "--build-dir", "build"],
+        [zephyr.west(), "build", "--board", board.zephyr_board, *arguments],
         environment=os.environ | settings,
         directory=project,
     )
     run = ["qemu-system-arm", "-M", board.machine, "-nodefaults", "-display", "none"]
     run += ["-icount", "shift=0,align=off,sleep=off", "-serial", "stdio"]
     run += ["-kernel", str(project / "build" / "zephyr" / "zephyr.elf")]
+    printed = []
     with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
         try:
-            lines = iter(qemu.stdout.readline, "")
-            printed = []
-            for line in lines:
+            for line in iter(qemu.stdout.readline, ""):
                 printed.append(line.strip())
                 if line.startswith("done"):
                     break
         finally:
             qemu.kill()
-    assert sum("exact, outputs" in line for line in printed) == 3
+    assert sum("exact, outputs" in line for line in printed) == 3, printed
 
 
 FLASH = {
