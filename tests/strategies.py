@@ -139,19 +139,26 @@ def sliding(drawer: Drawer, dilated: bool) -> tuple[tuple[int, ...], tuple[int, 
     return shape, kernel, options | {"output": output}
 
 
-def weights(drawer: Drawer, shape: tuple[int, ...], axis: int) -> Spec:
-    """Constant weights: float32, uint8 per tensor, int8 per tensor or per channel."""
+def weights(drawer: Drawer, shape: tuple[int, ...], axis: int) -> Tensor:
+    """Constant weights, now and then with some output channels (along `axis`) all zero.
+
+    float32, uint8 per tensor, int8 per tensor or per channel.
+    """
     if drawer.dtype == "float32":
-        return Spec(shape, "float32")
-    if drawer.dtype == "uint8":
-        return Spec(shape, "uint8", drawer.scale(2**-10, 0.25), drawer.zero_point())
-    if drawer.choice(True, False):
-        return Spec(shape, "int8", drawer.scale(2**-10, 0.25))
-    base = drawer.scale(2**-10, 0.25)
-    scales = [
-        float(np.float32(base * 2 ** drawer.random.uniform(-4, 4))) for _ in range(shape[axis])
-    ]
-    return Spec(shape, "int8", scales, axis=axis)
+        spec = Spec(shape, "float32")
+    elif drawer.dtype == "uint8":
+        spec = Spec(shape, "uint8", drawer.scale(2**-10, 0.25), drawer.zero_point())
+    elif drawer.choice(True, False):
+        spec = Spec(shape, "int8", drawer.scale(2**-10, 0.25))
+    else:
+        base = drawer.scale(2**-10, 0.25)
+        scales = np.float32(base * 2 ** drawer.random.uniform(-4, 4, shape[axis]))
+        spec = Spec(shape, "int8", scales.tolist(), axis=axis)
+    values = drawer.values(shape, spec.dtype, int(np.max(spec.zero_point)))
+    if drawer.choice(False, False, True):
+        dead = drawer.random.integers(0, 2, shape[axis]).astype(bool)
+        np.moveaxis(values, axis, 0)[dead] = np.max(spec.zero_point)
+    return drawer.graph.constant(values, spec.scale, spec.zero_point, spec.axis)
 
 
 def bias(drawer: Drawer, channels: int, x: Spec, w: Spec, size: int) -> Tensor | None:
@@ -185,8 +192,8 @@ def conv_2d(drawer: Drawer) -> Case:
     x = drawer.spec(shape)
     w = weights(drawer, (channels, *kernel, shape[3] // groups), 0)
     size = kernel[0] * kernel[1] * shape[3] // groups
-    tensors = [drawer.input(x), drawer.constant(w), bias(drawer, channels, x, w, size)]
-    y = accumulated(drawer, (shape[0], *output, channels), x, w, size)
+    tensors = [drawer.input(x), w, bias(drawer, channels, x, w.spec, size)]
+    y = accumulated(drawer, (shape[0], *output, channels), x, w.spec, size)
     fused = drawer.choice(*ACTIVATIONS)
     result = drawer.graph.op("CONV_2D", tensors, y, fused_activation_function=fused, **options)
     return drawer.case("CONV_2D", result)
@@ -201,8 +208,8 @@ def depthwise_conv_2d(drawer: Drawer) -> Case:
     x = drawer.spec(shape)
     w = weights(drawer, (1, *kernel, channels), 3)
     size = kernel[0] * kernel[1]
-    tensors = [drawer.input(x), drawer.constant(w), bias(drawer, channels, x, w, size)]
-    y = accumulated(drawer, (shape[0], *output, channels), x, w, size)
+    tensors = [drawer.input(x), w, bias(drawer, channels, x, w.spec, size)]
+    y = accumulated(drawer, (shape[0], *output, channels), x, w.spec, size)
     fused = drawer.choice(*ACTIVATIONS)
     result = drawer.graph.op(
         "DEPTHWISE_CONV_2D",
@@ -220,10 +227,10 @@ def fully_connected(drawer: Drawer) -> Case:
     rows, depth, channels = drawer.integer(1, 3), drawer.integer(1, 40), drawer.integer(1, 8)
     x = drawer.spec((rows, depth))
     w = weights(drawer, (channels, depth), 0)
-    tensors = [drawer.input(x), drawer.constant(w), bias(drawer, channels, x, w, depth)]
+    tensors = [drawer.input(x), w, bias(drawer, channels, x, w.spec, depth)]
     if drawer.choice(False, False, True):
         tensors[2] = None
-    y = accumulated(drawer, (rows, channels), x, w, depth)
+    y = accumulated(drawer, (rows, channels), x, w.spec, depth)
     fused = drawer.choice(*ACTIVATIONS)
     result = drawer.graph.op("FULLY_CONNECTED", tensors, y, fused_activation_function=fused)
     return drawer.case("FULLY_CONNECTED", result)
@@ -526,6 +533,98 @@ def shape_arithmetic(drawer: Drawer) -> Case:
     return drawer.case("SHAPE", graph.op("RESHAPE", [source, target], y))
 
 
+def convolved(drawer: Drawer, x: Tensor) -> Tensor:
+    """A convolution or depthwise convolution of an image, often one that keeps its shape."""
+    rows, height, width, channels = x.spec.shape
+    kernel = drawer.choice((1, 1), (3, 3), (3, 2))
+    stride = drawer.choice(1, 1, 2)
+    padding = "SAME"
+    if height >= kernel[0] and width >= kernel[1]:
+        padding = drawer.choice("SAME", "VALID")
+    image = [-(-size // stride) for size in (height, width)]
+    if padding == "VALID":
+        image = [(size - k) // stride + 1 for size, k in zip((height, width), kernel, strict=True)]
+    options = {"padding": padding, "stride_h": stride, "stride_w": stride}
+    if drawer.choice(True, False):
+        outputs, size = drawer.choice(channels, drawer.integer(1, 6)), channels
+        op, w = "CONV_2D", weights(drawer, (outputs, *kernel, channels), 0)
+    else:
+        outputs, size = channels, 1
+        op, w = "DEPTHWISE_CONV_2D", weights(drawer, (1, *kernel, outputs), 3)
+        options["depth_multiplier"] = 1
+    size *= kernel[0] * kernel[1]
+    y = accumulated(drawer, (rows, *image, outputs), x.spec, w.spec, size)
+    tensors = [x, w, bias(drawer, outputs, x.spec, w.spec, size)]
+    fused = drawer.choice("NONE", "RELU", "RELU6")
+    return drawer.graph.op(op, tensors, y, fused_activation_function=fused, **options)
+
+
+def transformed(drawer: Drawer, x: Tensor, others: list[Tensor]) -> Tensor:
+    """An operator other than a convolution on an image, perhaps with one of the other images."""
+    graph, shape = drawer.graph, x.spec.shape
+    alike = [other for other in others if other.spec.shape == shape]
+    beside = [other for other in others if other.spec.shape[:3] == shape[:3]]
+    match drawer.choice("ADD", "MUL", "MAXIMUM", "CONCATENATION", "POOL", "PAD", "RELU", "SPLIT"):
+        case "ADD" | "MUL" as op:
+            other = drawer.choice(*alike)
+            scale = None if drawer.dtype == "float32" else drawer.near(x.spec.scale)
+            return graph.op(op, [x, other], drawer.spec(shape, scale))
+        case "MAXIMUM":
+            other = drawer.constant(like(x.spec, (1, shape[3])))
+            return graph.op("MAXIMUM", [x, other], x.spec)
+        case "CONCATENATION":
+            other = drawer.choice(*beside)
+            if drawer.dtype == "int8":  # copies integers: they must mean the same
+                other = graph.op("QUANTIZE", [other], like(x.spec, other.spec.shape))
+            y = like(x.spec, (*shape[:3], shape[3] + other.spec.shape[3]))
+            return graph.op("CONCATENATION", [x, other], y, axis=3)
+        case "POOL":
+            op = drawer.choice("MAX_POOL_2D", "AVERAGE_POOL_2D")
+            y = like(x.spec, (shape[0], -(-shape[1] // 2), -(-shape[2] // 2), shape[3]))
+            options = {"filter_height": 2, "filter_width": 2, "stride_h": 2, "stride_w": 2}
+            return graph.op(op, [x], y, padding="SAME", **options)
+        case "PAD":
+            y = like(x.spec, (shape[0], shape[1] + 1, shape[2] + 2, shape[3]))
+            return graph.op("PAD", [x, drawer.indices([[0, 0], [0, 1], [1, 1], [0, 0]])], y)
+        case "RELU":
+            scale = None if drawer.dtype == "float32" else drawer.near(x.spec.scale)
+            return graph.op("RELU", [x], drawer.spec(shape, scale))
+        case "SPLIT":
+            if shape[3] % 2:
+                return convolved(drawer, x)
+            y = like(x.spec, (*shape[:3], shape[3] // 2))
+            return graph.op("SPLIT", [drawer.indices(3), x], y, y, num_splits=2)[1]
+
+
+@drawing
+def network(drawer: Drawer) -> Case:
+    """Several operators in a row and beside each other, with a classifier or without.
+
+    What single operators cannot show: fusion, dead channels, views, tensors that share memory.
+    """
+    graph = drawer.graph
+    shape = (1, drawer.integer(3, 8), drawer.integer(3, 8), drawer.integer(1, 5))
+    images = [drawer.input(drawer.spec(shape))]
+    for _ in range(drawer.integer(1, 5)):
+        x = drawer.choice(images[-1], images[-1], drawer.choice(*images))
+        if drawer.choice(True, False):
+            images.append(convolved(drawer, x))
+        else:
+            images.append(transformed(drawer, x, images))
+    x = convolved(drawer, images[-1])
+    outputs = [x]
+    if drawer.choice(True, False):
+        depth, classes = int(np.prod(x.spec.shape)), drawer.integer(2, 5)
+        flat = graph.op("RESHAPE", [x, drawer.indices([1, depth])], like(x.spec, (1, depth)))
+        w = weights(drawer, (classes, depth), 0)
+        tensors = [flat, w, bias(drawer, classes, x.spec, w.spec, depth)]
+        y = accumulated(drawer, (1, classes), x.spec, w.spec, depth)
+        outputs = [graph.op("FULLY_CONNECTED", tensors, y)]
+    if drawer.choice(False, False, True):
+        outputs.append(drawer.choice(*images[1:]))
+    return drawer.case("NETWORK", *outputs)
+
+
 ALL_TYPES = (*INTEGER_TYPES, "float32")
 OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, ...]]] = {
     "ADD": (element_wise("ADD"), ALL_TYPES),
@@ -543,6 +642,7 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "MEAN": (mean, ALL_TYPES),
     "MINIMUM": (selecting("MINIMUM"), ALL_TYPES),
     "MUL": (element_wise("MUL"), ALL_TYPES),
+    "NETWORK": (network, ALL_TYPES),
     "PAD": (pad, ALL_TYPES),
     "QUANTIZE": (quantize, ALL_TYPES),
     "RELU": (unary("RELU"), ALL_TYPES),
@@ -558,4 +658,7 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "TANH": (unary("TANH"), ALL_TYPES),
     "TRANSPOSE": (transpose, ALL_TYPES),
 }
-"""Strategy of each operator, as a function of the data type, and the data types it has."""
+"""Strategy of each operator, as a function of the data type, and the data types it has.
+
+NETWORK is none of TFLite's operators but several of them in one graph.
+"""

@@ -297,6 +297,84 @@ def test_dead_channel_of_the_result_stays():
     check(RemoveDeadChannels(), model, model)
 
 
+def test_a_channel_one_consumer_reads_stays_for_the_others():
+    """The model returns `a`, dead channel and all: the depthwise convolution gets it too."""
+
+    @I.ir_module
+    class Module:
+        @R.function
+        def main(x: R.Tensor((1, 4, 4, 2), "int8")):
+            with R.dataflow():
+                a = conv2d(
+                    x,
+                    const(np.array([[1, 2], [0, 0]]).reshape(2, 1, 1, 2), "int8"),
+                    const([1, 40], "int32"),
+                    const([SCALE, SCALE], "float64"),
+                    **conv_attrs(),
+                )
+                b = depthwise_conv2d(
+                    a,
+                    const(np.full((1, 1, 2), 2), "int8"),
+                    const([4, 4], "int32"),
+                    const([SCALE, SCALE], "float64"),
+                    **depthwise_attrs(),
+                )
+                c = conv2d(
+                    b,
+                    const(np.array([[1, 5], [3, 7]]).reshape(2, 1, 1, 2), "int8"),
+                    const([100, 200], "int32"),
+                    const([SCALE, SCALE], "float64"),
+                    **conv_attrs(),
+                )
+                gv = (a, c)
+                R.output(gv)
+            return gv
+
+    check(RemoveDeadChannels(), Module, Module)
+
+
+def test_dead_channels_keep_a_reshape_that_mixes_them():
+    """Each channel of the image becomes four features, of which one meets a zero weight."""
+
+    def module(weight):
+        @I.ir_module
+        class Module:
+            @R.function
+            def main(x: R.Tensor((1, 2, 2, 2), "int8")) -> R.Tensor((1, 1), "int8"):
+                with R.dataflow():
+                    a = pool2d(
+                        x,
+                        kind="max",
+                        pool_size=[1, 1],
+                        strides=[1, 1],
+                        padding=[0, 0, 0, 0],
+                        clamp_min=-128,
+                        clamp_max=127,
+                        dtype="int8",
+                    )
+                    b = R.reshape(a, R.shape([1, 8]))
+                    gv = fully_connected(
+                        b,
+                        const(weight, "int8"),
+                        const([3], "int32"),
+                        const([SCALE], "float64"),
+                        input_zero_point=-128,
+                        weight_zero_point=0,
+                        zero_point=0,
+                        clamp_min=-128,
+                        clamp_max=127,
+                        rounding="once",
+                        dtype="int8",
+                    )
+                    R.output(gv)
+                return gv
+
+        return Module
+
+    model = module([[1, 2, 3, 4, 5, 6, 7, 0]])
+    check(RemoveDeadChannels(), model, model)
+
+
 def test_dead_channels_pass_pooling_and_reshape_to_fully_connected():
     def module(first, bias, weight, last_bias):
         channels = len(bias)

@@ -71,12 +71,31 @@ def _analyse(mod: tvm.IRModule) -> dict[relax.Var, _Channels]:
     for param in main.params:
         channels[param].needed[:] = True
     _need_all(main.body.body, channels)
+    while _spread_need(mod, channels):
+        pass
+    return channels
+
+
+def _spread_need(mod: tvm.IRModule, channels: dict[relax.Var, _Channels]) -> bool:
+    """Carry needs across every operator, and keep a channel of what nobody needs.
+
+    Needs only grow. Where channels go through one by one, operand and result keep the same ones,
+    so a need travels forward too: to the other consumers of a tensor.
+
+    Returns:
+        Whether anything changed.
+    """
+
+    def kept() -> int:
+        return sum(int(state.needed.sum()) for state in channels.values())
+
+    before = kept()
     for binding in reversed(bindings(mod)):
         _propagate_need(binding, channels)
-    for state in channels.values():
-        if not state.needed.any():
-            state.needed[:1] = True
-    return channels
+    if kept() == before:
+        for state in channels.values():
+            state.needed[: 0 if state.needed.any() else 1] = True
+    return kept() != before
 
 
 def _op(value: relax.Expr) -> str:
@@ -159,7 +178,7 @@ def _requantized(acc: int, scale: float, attrs: dict) -> int:
 
 
 def _propagate_need(binding: relax.VarBinding, channels: dict[relax.Var, _Channels]) -> None:
-    """Mark the operands' channels that the needed channels of a result need."""
+    """Mark the channels that must stay because of one operator."""
     value, op = binding.value, _op(binding.value)
     result = channels.get(binding.var)
     if op in _CONSUMERS and attributes(value).get("groups", 1) == 1:
@@ -172,17 +191,28 @@ def _propagate_need(binding: relax.VarBinding, channels: dict[relax.Var, _Channe
     elif op == "depthwise_conv2d":
         source = channels[value.args[0]]
         source.needed |= result.needed.reshape(source.count, -1).any(axis=1)
-    elif op in _CHANNELWISE and all(
-        arg in channels and arg.ty.shape[-1] == binding.var.ty.shape[-1] for arg in value.args
+        result.needed |= np.repeat(source.needed, result.count // source.count)
+    elif (
+        op in (*_CHANNELWISE, "relax.reshape")
+        and all(arg in channels for arg in _tensors(value))
+        and all(channels[arg].count == result.count for arg in _tensors(value))
     ):
-        for arg in value.args:
+        for arg in _tensors(value):
             channels[arg].needed |= result.needed
-    elif op == "relax.reshape" and channels[value.args[0]].count == result.count:
-        channels[value.args[0]].needed |= result.needed
+        for arg in _tensors(value):
+            result.needed |= channels[arg].needed
     elif isinstance(value, relax.Var) and value in channels:
         channels[value].needed |= result.needed
+        result.needed |= channels[value].needed
     else:
         _need_all(value, channels)
+        if result is not None:
+            result.needed[:] = True
+
+
+def _tensors(call: relax.Call) -> list[relax.Expr]:
+    """The tensor operands of a channelwise operator."""
+    return [arg for arg in call.args if isinstance(arg.ty, relax.TensorType)]
 
 
 def _need_all(expr: relax.Expr, channels: dict[relax.Var, _Channels]) -> None:
