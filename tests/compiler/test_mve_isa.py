@@ -134,9 +134,7 @@ def lowered(entry: Instruction):
 def test_portable_c_computes_the_definition(name: str, tmp_path: Path) -> None:
     entry = INSTRUCTIONS[name]
     given = operands(entry)
-    source = "\n".join(
-        ["#include <stdint.h>", "#if 0", *c.portable_types("mve"), "#endif", *wrapper(entry)]
-    )
+    source = "\n".join(["#include <stdint.h>", *c.portable_types("mve"), *wrapper(entry)])
     (tmp_path / "i.c").write_text(source)
     library = tmp_path / "i.so"
     subprocess.run(

@@ -107,12 +107,26 @@ def uses_math(source: str) -> bool:
     return any(f"{name.split()[-1]}(" in source for name in MATH.values())
 
 
+def feature_header(feature: str, include: str) -> list[str]:
+    """C lines that make a feature's intrinsics known, or else the types portable code needs."""
+    lines = [f"#if defined({FEATURE_MACROS[feature]})"]
+    if feature == "mve":
+        # GCC 12 moves every address out of the loops, then spills it: a quarter more instructions.
+        lines += [
+            "#if defined(__GNUC__) && !defined(__clang__)",
+            '#pragma GCC optimize("no-schedule-insns", "no-move-loop-invariants")',
+            "#endif",
+        ]
+    lines.append(f"#include <{include}>")
+    types = portable_types(feature)
+    return [*lines, *(["#else", *types] if types else []), "#endif"]
+
+
 def portable_types(feature: str) -> list[str]:
-    """C lines that define a feature's vector types where its header is not there."""
-    types = _VECTOR_TYPES.get(feature, ())
-    return ["#else"] * bool(types) + [
+    """C definitions of a feature's vector types."""
+    return [
         f"typedef {c_type(name.split('x')[0])} {c_type(name)} __attribute__((vector_size(16)));"
-        for name in types
+        for name in _VECTOR_TYPES.get(feature, ())
     ]
 
 

@@ -180,8 +180,7 @@ def run_source(
     if inline_kernels and c.uses_math(text):
         lines.append("#include <math.h>")
     for include, feature in sorted(headers.items()):
-        lines += [f"#if defined({c.FEATURE_MACROS[feature]})", f"#include <{include}>"]
-        lines += [*c.portable_types(feature), "#endif"]
+        lines += c.feature_header(feature, include)
     lines += [
         "",
         f'#include "{symbol}.h"',
