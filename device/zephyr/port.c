@@ -130,7 +130,7 @@ void k_sys_fatal_error_handler(unsigned int reason, const struct arch_esf *frame
     ARG_UNUSED(frame);
 #endif
     print_text("]\r\n");
-    k_busy_wait(10000); /* the UART may still be sending the last bytes */
+    k_busy_wait(2000); /* the UART may still be sending its last bytes */
     sys_reboot(SYS_REBOOT_COLD);
 }
 

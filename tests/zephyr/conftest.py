@@ -16,8 +16,6 @@ from mcuforge.boards import Board
 from mcuforge.results.records import Size
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
-EMULATED = ("zephyr_mps2_an500", "zephyr_mps3_an547")
-BARE_METAL = {"zephyr_mps2_an500": "mps2_an500", "zephyr_mps3_an547": "mps3_an547"}
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,7 +8,6 @@ from pathlib import Path
 import fake_mlf
 import numpy as np
 import pytest
-from conftest import EMULATED, INVENTORY
 from elftools.elf.elffile import ELFFile
 
 from mcuforge import boards, firmware, runner
@@ -17,6 +16,8 @@ from mcuforge.errors import BoardError
 from mcuforge.firmware import commands, zephyr
 from mcuforge.runner.device import Device
 
+INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
+EMULATED = ("zephyr_mps2_an500", "zephyr_mps3_an547")
 LOOP = "for (volatile int i = 0; i < 100000; i++) {}"
 
 

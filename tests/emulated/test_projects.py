@@ -1,0 +1,38 @@
+"""Projects to keep: a standalone firmware, built and run by hand."""
+
+import subprocess
+from pathlib import Path
+
+import fake_mlf
+
+from mcuforge import boards, firmware
+
+INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
+
+
+def test_a_standalone_firmware_checks_its_samples(tmp_path):
+    archive = fake_mlf.write(tmp_path / "model.tar")
+    vectors = fake_mlf.write_vectors(tmp_path / "vectors.npz")
+    board, project = INVENTORY.board("mps2_an500"), tmp_path / "project"
+    samples = firmware.read_samples(vectors)
+    wrong = bytes([samples.outputs[2][0] ^ 1]) + samples.outputs[2][1:]
+    samples = firmware.Samples(samples.inputs, (*samples.outputs[:2], wrong))
+    firmware.generate(archive, project, board, kind="standalone", samples=samples)
+    configure = ["cmake", "-G", "Ninja", "-B", "build", "-DCMAKE_TOOLCHAIN_FILE=toolchain.cmake"]
+    for command in (configure, ["cmake", "--build", "build"]):
+        subprocess.run([*command], cwd=project, check=True, capture_output=True, timeout=300)
+    run = ["qemu-system-arm", "-M", board.machine, "-nodefaults", "-display", "none"]
+    run += ["-icount", "shift=0,align=off,sleep=off", "-serial", "stdio"]
+    run += ["-kernel", str(project / "build" / "firmware.elf")]
+    printed = []
+    with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
+        try:
+            for line in iter(qemu.stdout.readline, ""):
+                printed.append(line.strip())
+                if line.startswith("done"):
+                    break
+        finally:
+            qemu.kill()
+    results = [line for line in printed if line.startswith("sample")]
+    assert ["exact, " in line for line in results] == [True, True, False]
+    assert "DIFFERENT" in results[2]
