@@ -89,7 +89,7 @@ def test_known_boards_bring_their_fragments(tmp_path, archive):
 
 def test_models_that_need_a_mathematical_library_get_one(tmp_path, archive):
     plain = generate(archive, tmp_path / "plain").directory
-    assert "CONFIG_REQUIRES_FULL_LIBC" not in (plain / "prj.conf").read_text()
+    assert "libraries m" not in (plain / "CMakeLists.txt").read_text()
     source = fake_mlf.SOURCE
     try:
         fake_mlf.SOURCE = "#include <math.h>\n" + source
@@ -97,7 +97,8 @@ def test_models_that_need_a_mathematical_library_get_one(tmp_path, archive):
     finally:
         fake_mlf.SOURCE = source
     full = generate(maths, tmp_path / "full").directory
-    assert "CONFIG_REQUIRES_FULL_LIBC=y" in (full / "prj.conf").read_text()
+    assert "libraries m" in (full / "CMakeLists.txt").read_text()
+    assert (full / "src" / "libc.c").is_file()
 
 
 def test_the_build_id_changes_with_everything_the_firmware_is_made_from(tmp_path, archive):

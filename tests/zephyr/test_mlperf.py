@@ -1,4 +1,4 @@
-"""MLPerf Tiny's models on Zephyr: exact, as fast as on bare metal; and linked for the real boards."""
+"""MLPerf Tiny's models on Zephyr: exact, as fast as on bare metal; linked for the real boards."""
 
 import shutil
 from pathlib import Path

@@ -126,17 +126,20 @@ def generate(
     for part in ("runtime", kind, "zephyr"):
         for file in sorted((DEVICE / part).glob("*.[ch]")):
             shutil.copyfile(file, source / file.name)
+    mathematics = any(b"#include <math.h>" in archive.members[name] for name in archive.members)
+    if mathematics:
+        shutil.copyfile(DEVICE / "baremetal" / "libc.c", source / "libc.c")
     for file in (DEVICE / "zephyr").glob("Kconfig*"):
         shutil.copyfile(file, directory / file.name)
     for part in ("boards", "fragments"):
         shutil.copytree(DEVICE / "zephyr" / part, directory / part)
     copied = [p for p in directory.rglob("*") if p.is_file() and "model" not in p.parts]
     glue = projects.glue(kind)
-    names = [*(path.name for path in source.glob("*.c")), *(n for n in glue if n.endswith(".c"))]
-    members = [archive.members[name] for name in archive.members if name.endswith((".c", ".h"))]
+    names = {path.name for path in source.glob("*.c")} - {"libc.c"}
+    names |= {name for name in glue if name.endswith(".c")}
     values |= {
         "stack_bytes": stack_bytes,
-        "full_libc": any(b"#include <math.h>" in text for text in members),
+        "mathematics": mathematics,
         "model_sources": projects.model_sources(directory),
         "harness_sources": sorted(f"src/{name}" for name in names),
     }
