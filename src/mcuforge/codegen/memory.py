@@ -26,8 +26,9 @@ ALIGNMENT = 16
 
 # Bounds of the searches; the plan is as good as what was found until then.
 _MAX_ORDER_STATES = 20_000
-_MAX_PLACEMENT_NODES = 2_000
-_MAX_RETRY_NODES = 100
+# Nodes of the search tree, times pairs of blocks.
+_MAX_PLACEMENT_WORK = 8_000_000
+_MAX_RETRY_WORK = 200_000
 
 _NO_CONFLICT = -1
 _UNRELATED = np.iinfo(np.int64).min // 4
@@ -147,7 +148,7 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
     for pair in [pair for pair, distance in overlaps.items() if distance == SAME_PLACE]:
         if _end(blocks, offsets) > bound:
             fewer = _without(overlaps, pair)
-            apart = place(blocks, fewer, nodes=_MAX_RETRY_NODES)
+            apart = place(blocks, fewer, work=_MAX_RETRY_WORK)
             if _end(blocks, apart) < _end(blocks, offsets):
                 offsets, overlaps = apart, fewer
     size = _end(blocks, offsets)
@@ -159,7 +160,7 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
         if is_valid(blocks, fewer, offsets):
             overlaps = fewer
         elif lower_bound(blocks, fewer) <= size:
-            apart = place(blocks, fewer, limit=size, nodes=_MAX_RETRY_NODES)
+            apart = place(blocks, fewer, limit=size, work=_MAX_RETRY_WORK)
             if apart is not None:
                 offsets, overlaps = apart, fewer
     return MemoryPlan({name: offsets[name] for name in sorted(offsets)}, size, bound)
@@ -234,7 +235,7 @@ def place(
     blocks: Sequence[Block],
     overlaps: Overlaps,
     limit: int | None = None,
-    nodes: int = _MAX_PLACEMENT_NODES,
+    work: int = _MAX_PLACEMENT_WORK,
 ) -> dict[str, int] | None:
     """Offsets by name that need as few bytes as the search finds.
 
@@ -242,7 +243,7 @@ def place(
         blocks: what to place.
         overlaps: which may overlap.
         limit: take the first placement within so many bytes.
-        nodes: how many nodes of the search tree to visit at most.
+        work: bounds the search: nodes of the tree to visit, times pairs of blocks.
 
     Returns:
         None if there is a limit and nothing within it was found.
@@ -252,14 +253,16 @@ def place(
     bound = lower_bound(blocks, overlaps)
     target = bound if limit is None else max(limit, bound)
     groups = _groups(blocks, overlaps)
-    gaps = _gaps(blocks, overlaps)
-    search = _Placement(
-        np.array([max(blocks[i].bytes for i in group) for group in groups], np.int64),
-        np.array([[gaps[np.ix_(g, h)].max() for h in groups] for g in groups], np.int64),
-    )
+    members = [i for group in groups for i in group]
+    starts = np.cumsum([0, *map(len, groups[:-1])])
+    gaps = _gaps(blocks, overlaps)[np.ix_(members, members)]
+    for axis in (0, 1):
+        gaps = np.maximum.reduceat(gaps, starts, axis)
+    sizes = np.array([max(blocks[i].bytes for i in group) for group in groups], np.int64)
+    search = _Placement(sizes, gaps)
     for order in _greedy_orders([blocks[group[0]] for group in groups]):
         search.try_order(order)
-    search.improve(target, nodes)
+    search.improve(target, work // len(groups) ** 2)
     if limit is not None and search.bytes > limit:
         return None
     return {
@@ -353,29 +356,31 @@ class _Placement:
     def __init__(self, sizes: np.ndarray, gaps: np.ndarray) -> None:
         self._sizes = sizes
         self._gaps = gaps
+        # For each block: another, how far that must lie above it, and it above that.
+        self._neighbours = [
+            [(int(j), int(gaps[i, j]), int(gaps[j, i])) for j in np.flatnonzero(row)]
+            for i, row in enumerate(gaps != _NO_CONFLICT)
+        ]
         self.offsets = np.zeros_like(self._sizes)
         self.bytes = int(_UNLIMITED)
 
     def try_order(self, order: Iterable[int]) -> None:
         """Place each block as low as those before it allow."""
-        offsets = np.zeros_like(self._sizes)
-        placed: list[int] = []
+        offsets: dict[int, int] = {}
         for block in order:
             # Where it would lie neither far enough below a placed block nor above it.
             taken = sorted(
-                (
-                    offsets[other] - self._gaps[block, other],
-                    offsets[other] + self._gaps[other, block],
-                )
-                for other in placed
-                if self._gaps[block, other] != _NO_CONFLICT
+                (offsets[other] - below, offsets[other] + above)
+                for other, below, above in self._neighbours[block]
+                if other in offsets
             )
+            lowest = 0
             for start, end in taken:
-                if offsets[block] <= start:
+                if lowest <= start:
                     break
-                offsets[block] = max(offsets[block], end)
-            placed.append(block)
-        self._keep(offsets)
+                lowest = max(lowest, end)
+            offsets[block] = lowest
+        self._keep(np.array([offsets[i] for i in range(len(offsets))], np.int64))
 
     def improve(self, target: int, nodes: int) -> None:
         """Branch and bound, depth first, until a placement needs no more than ``target`` bytes."""
