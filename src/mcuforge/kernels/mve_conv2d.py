@@ -30,6 +30,8 @@ from mcuforge.kernels.requantize import accumulator_bound
 
 # Most vectors of weights per channel that stay in registers for two channels.
 _HELD = 3
+# Most vectors of operands that stay in registers for all channels.
+_HELD_OPERANDS = 4
 # Longest dot product, in vectors, that is written without a loop.
 _UNROLLED = 10
 
@@ -335,6 +337,13 @@ class PixelPairs:
 
     def _channels(self, f, x, base, w, offsets, y, out):
         count = len(self._dot.starts)
+        # Operands that all channels share stay in registers, as many as there is room for.
+        self._held = {
+            (pixel, i): f.let("held", self._dot.load(x, base + pixel * self._pixel, i))
+            for pixel in range(2)
+            for i in range(count)
+            if count * (pixel + 1) <= _HELD_OPERANDS
+        }
         with f.loop("channels", self._pairs) as pair:
             first = f.let("weights", pair * self._stride)
             if count <= _UNROLLED:
@@ -355,8 +364,12 @@ class PixelPairs:
 
     def _multiply(self, f, acc, x, base, index, w, first):
         """Adds the products of one vector to the accumulators (c0, c1 of one pixel, the other)."""
-        a = f.let("a", self._dot.load(x, base, index))
-        b = f.let("b", self._dot.load(x, base + self._pixel, index))
+        a, b = (
+            self._held[i, index]
+            if (i, index) in self._held
+            else f.let("ab"[i], self._dot.load(x, base + i * self._pixel, index))
+            for i in range(2)
+        )
         u = f.let("u", mve.vldrw_s8(address(w, first + 2 * LANES * index)))
         v = f.let("v", mve.vldrw_s8(address(w, first + 2 * LANES * index + LANES)))
         operands = [(a, u), (a, v), (b, u), (b, v)]
