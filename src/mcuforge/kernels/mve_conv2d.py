@@ -338,11 +338,11 @@ class PixelPairs:
     def _channels(self, f, x, base, w, offsets, y, out):
         count = len(self._dot.starts)
         # Operands that all channels share stay in registers, as many as there is room for.
+        order = [(pixel, i) for pixel in range(2) for i in range(count)]
         self._held = {
             (pixel, i): f.let("held", self._dot.load(x, base + pixel * self._pixel, i))
-            for pixel in range(2)
-            for i in range(count)
-            if count * (pixel + 1) <= _HELD_OPERANDS
+            for pixel, i in order[:_HELD_OPERANDS]
+            if count <= _UNROLLED
         }
         with f.loop("channels", self._pairs) as pair:
             first = f.let("weights", pair * self._stride)
