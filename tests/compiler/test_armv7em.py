@@ -5,10 +5,12 @@ from pathlib import Path
 import batch
 import numpy as np
 import pytest
+from counter import instructions
 from emulator import EmulatedModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tflite_graphs import Graph, Spec, answer
+from layers import Layers
+from tflite_graphs import answer
 
 from mcuforge.compiler import compile_model
 from mcuforge.kernels import arithmetic
@@ -41,7 +43,7 @@ def operation(weight, bias, scale, x_zero, zero, rounding, low=-128, high=127) -
 def outputs(exact: HighWord, channel: int, acc: np.ndarray) -> np.ndarray:
     """The blocks' arithmetic, in 32 bits as on the core."""
     acc = np.where(exact.constants[channel], 0, acc)
-    scaled = (acc << isa.SCALE_BITS) + exact.bias[channel]
+    scaled = acc * exact.unit + exact.bias[channel]
     assert np.abs(scaled).max() < 1 << 31
     scaled = np.where(scaled >= 0, scaled + exact.positive[channel], scaled)
     assert np.abs(scaled).max() < 1 << 31
@@ -106,85 +108,6 @@ def test_packed_weights_hold_what_the_blocks_take_out() -> None:
     np.testing.assert_array_equal(second, quads[..., 1::2])
     with pytest.raises(ValueError, match="halfwords"):
         isa.pack_weights(np.array([[-1, -128, 0, 0]]))
-
-
-class Layers:
-    """Random layers whose output scales fit what they compute."""
-
-    def __init__(self, shape: tuple[int, ...], seed: int) -> None:
-        self.random = np.random.default_rng(seed)
-        self.graph = Graph()
-        self.first_shape = self.shape = shape
-        self.spec = Spec(shape, "int8", 0.02, -128)
-        self.tensor = self.graph.input(self.spec)
-
-    def weights(self, shape: tuple[int, ...], axis: int, fan_in: int):
-        values = self.random.integers(-127, 128, shape, dtype=np.int8)
-        channels = shape[axis]
-        scales = self.random.uniform(0.5, 2, channels) / (73 * np.sqrt(fan_in))
-        weight = self.graph.constant(values, scales, [0] * channels, axis)
-        bias = self.random.integers(-2000, 2000, channels, dtype=np.int32)
-        own = [float(self.spec.scale * s) for s in scales]
-        return weight, self.graph.constant(bias, own, [0] * channels)
-
-    def out(self, shape: tuple[int, ...], relu: bool) -> Spec:
-        zero = -128 if relu else int(self.random.integers(-20, 20))
-        self.shape = shape
-        self.spec = Spec(
-            shape, "int8", self.spec.scale * float(self.random.uniform(0.7, 1.4)), zero
-        )
-        return self.spec
-
-    def window(self, name: str, kernel, strides, padding: str, outputs: int, relu: bool) -> None:
-        n, *size, channels = self.shape
-        out = [
-            -(-size[i] // strides[i])
-            if padding == "SAME"
-            else (size[i] - kernel[i]) // strides[i] + 1
-            for i in range(2)
-        ]
-        if name == "CONV_2D":
-            shape, axis, fan_in = (outputs, *kernel, channels), 0, kernel[0] * kernel[1] * channels
-            options = {}
-        else:
-            shape, axis, fan_in = (1, *kernel, channels), 3, kernel[0] * kernel[1]
-            outputs, options = channels, {"depth_multiplier": 1}
-        weight, bias = self.weights(shape, axis, fan_in)
-        self.tensor = self.graph.op(
-            name, [self.tensor, weight, bias], self.out((n, *out, outputs), relu),
-            padding=padding, stride_h=strides[0], stride_w=strides[1],
-            fused_activation_function="RELU" if relu else "NONE", **options,
-        )  # fmt: skip
-
-    def conv(self, kernel, outputs, strides=(1, 1), padding="SAME", relu=True) -> "Layers":
-        self.window("CONV_2D", kernel, strides, padding, outputs, relu)
-        return self
-
-    def depthwise(self, kernel, strides=(1, 1), padding="SAME", relu=True) -> "Layers":
-        self.window("DEPTHWISE_CONV_2D", kernel, strides, padding, 0, relu)
-        return self
-
-    def add_itself(self) -> "Layers":
-        spec = self.spec
-        self.tensor = self.graph.op("ADD", [self.tensor, self.tensor], self.out(spec.shape, True))
-        return self
-
-    def dense(self, outputs: int) -> "Layers":
-        size = int(np.prod(self.shape))
-        flat = Spec((1, size), "int8", self.spec.scale, self.spec.zero_point)
-        shape = self.graph.constant(np.int32([1, size]))
-        self.tensor = self.graph.op("RESHAPE", [self.tensor, shape], flat)
-        values = self.random.integers(-127, 128, (outputs, size), dtype=np.int8)
-        scale = 1 / (73 * np.sqrt(size))
-        weight = self.graph.constant(values, scale)
-        bias = self.graph.constant(np.zeros(outputs, np.int32), self.spec.scale * scale)
-        self.tensor = self.graph.op(
-            "FULLY_CONNECTED", [self.tensor, weight, bias], self.out((1, outputs), False)
-        )
-        return self
-
-    def model(self) -> bytes:
-        return self.graph.build(self.tensor)
 
 
 SHAPES = {
@@ -268,3 +191,34 @@ def test_assembly_answers_as_litert(
     results = emulated.run(np.stack([x.reshape(-1) for x in inputs]).view(np.uint8))
     wanted = np.stack([answer(model, [x])[0].reshape(-1) for x in inputs])
     np.testing.assert_array_equal(results.view(np.int8), wanted)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_level_is_slower_than_the_one_below(seed: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(seed)
+
+    def between(low: int, high: int) -> int:
+        return int(random.integers(low, high + 1))
+
+    shape = (1, between(1, 9), between(1, 9), int(random.choice([1, 2, 3, 4, 7, 8, 16])))
+    layers = Layers(shape, seed)
+    window = (between(1, 4), between(1, 4)) if seed % 2 else (3, 3)
+    strides = (between(1, 2),) * 2
+    match seed % 6:
+        case 0 | 1:
+            layers.conv(window, between(1, 16), strides, relu=bool(seed % 4))
+        case 2 | 3:
+            layers.depthwise(window, strides, relu=bool(seed % 4))
+        case 4:
+            layers.conv((1, 1), between(1, 16)).add_itself()
+        case 5:
+            layers.dense(between(1, 16))
+    (tmp_path / "model.tflite").write_bytes(layers.model())
+    counts = []
+    for level in (2, 3, 4):
+        archive, build = tmp_path / f"{level}.tar", tmp_path / str(level)
+        build.mkdir()
+        compile_model(tmp_path / "model.tflite", "layer", Target("cortex-m7"), level, archive)
+        counts.append(instructions(archive, stimuli(shape)[0], build))
+    assert counts[1] <= counts[0]
+    assert counts[2] <= counts[1]

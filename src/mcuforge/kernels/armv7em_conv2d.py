@@ -26,6 +26,9 @@ from mcuforge.kernels.requantize import clamp
 _STEP_COST = {3: 17, 1: 27}
 _LOOP_COST = 3
 _UNROLL = {3: {3: 8, 1: 4}, 4: {3: 12, 1: 8}}
+# With fewer weights, gathering the inputs of a pixel costs more than multiplying them.
+_LEAST_WEIGHTS = 24
+_LEAST_MATRIX = {3: 6, 1: 12}
 # Inputs up to this size are copied with a border of zero points: no border cases are left.
 _PADDED_BYTES = 4096
 
@@ -78,12 +81,12 @@ def _dots(rows: np.ndarray, exact: HighWord, bias: np.ndarray, pixels: int, leve
     padded[exact.constants] = 0
     expanded = _expands(pixels, level)
     if expanded:
-        words = isa.expand_weights(padded)
+        words = isa.expand_weights(padded, exact.unit)
     else:
         words = isa.pack_weights(padded)[..., np.newaxis]
         # The inputs at odd places are 127 too small.
         bias = bias + 127 * padded[:, 1::2].sum(axis=1)
-    biases = exact.bias + (np.where(exact.constants, 0, bias) << isa.SCALE_BITS)
+    biases = exact.bias + np.where(exact.constants, 0, bias) * exact.unit
     biases = biases.astype(np.uint32).view(np.int32)
     per_channel = exact.per_channel()
 
@@ -233,14 +236,19 @@ def _matrix(operation: Operation, level: int) -> Kernel | None:
     if not _suits(operation):
         return None
     weight = operation.args[1].value
-    exact = high_word(operation, weight)
-    if exact is None:
-        return None
     rows = weight.reshape(len(weight), -1)
     inputs = rows.shape[1]
     pixels = int(np.prod(operation.out.shape)) // len(rows)
     together = 3 if pixels >= 3 else 1
     expanded = _expands(pixels, level)
+    if weight.size < _LEAST_MATRIX[together]:
+        return None
+    exact = high_word(operation, weight)
+    if exact is None and expanded:
+        # So many inputs that the sums need more bits.
+        exact = high_word(operation, weight, 1 << 5)
+    if exact is None:
+        return None
     layer = _Layer((1, pixels, inputs), (1, pixels, len(rows)), (1, 1), (1, 1), (1, 1), (0,) * 4, 0)
 
     def widen(x, wide, _scratch, pixel, place):
@@ -274,7 +282,7 @@ def _convolution(operation: Operation, level: int) -> Kernel | None:
     kernel_shape = weight.shape[1:3]
     if kernel_shape == (1, 1) and strides == (1, 1) and not any(padding):
         return _matrix(operation, level)
-    if batch != 1:
+    if batch != 1 or weight.size < _LEAST_WEIGHTS:
         return None
     exact = high_word(operation, weight)
     if exact is None:

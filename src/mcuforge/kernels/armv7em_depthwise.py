@@ -6,13 +6,15 @@ weights and requantization in registers over the whole plane, and lets the resul
 input: when a channel is written it has been read.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from mcuforge.kernels.armv7em_requantize import high_word
 from mcuforge.kernels.isa import armv7em as isa
-from mcuforge.kernels.registry import SAME_PLACE, Kernel, Operation, kernel
+from mcuforge.kernels.registry import SAME_PLACE, Kernel, Operand, Operation, kernel
 from mcuforge.kernels.requantize import clamp
 
 _UNROLL = {3: 4, 4: 8}
@@ -25,6 +27,17 @@ _LEAST_TAPS, _LEAST_TAPS_IN_ALL = 4, 32
 @kernel("depthwise_conv2d", opt_level=3, needs={"dsp"})
 def _depthwise_conv2d(operation: Operation) -> Kernel | None:
     return _depthwise(operation, 3)
+
+
+@kernel("conv2d", opt_level=3, needs={"dsp"})
+def _one_channel(operation: Operation) -> Kernel | None:
+    """From one channel to one: the same as depthwise."""
+    weight = operation.args[1]
+    if weight.value is None or weight.shape[0] != 1 or weight.shape[3] != 1:
+        return None
+    value = weight.value.transpose(1, 2, 3, 0)[..., 0]
+    args = (operation.args[0], Operand(value.shape, weight.dtype, value), *operation.args[2:])
+    return _depthwise(replace(operation, args=args), 3)
 
 
 @kernel("depthwise_conv2d", opt_level=4, needs={"dsp"})
@@ -74,7 +87,7 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
             (out_h, out_w), (taps_y, taps_x), (sy, sx), pitch, channels, exact.shift, exact.signed
         )
     sums = bias.astype(np.int64) - attrs["input_zero_point"] * weight.sum(axis=(0, 1), dtype=int)
-    biases = exact.bias + (np.where(exact.constants, 0, sums) << isa.SCALE_BITS)
+    biases = exact.bias + np.where(exact.constants, 0, sums) * exact.unit
     words = isa.pack_taps(taps.astype(np.int8), taps_x).reshape(channels, -1)
     stream = np.concatenate(
         [biases.astype(np.uint32).view(np.int32)[:, None], exact.per_channel(), words], axis=1

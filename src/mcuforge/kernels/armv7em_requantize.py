@@ -31,6 +31,7 @@ class HighWord:
     """Constants of the formula above.
 
     Attributes:
+        unit: how many times TFLite's the accumulators are.
         bias: (o,) int64, to be added to ``unit`` times the accumulator.
         multiplier: (o,) int64 in (0, 2^31).
         positive: (o,) int64, q; all zero unless ``signed``.
@@ -42,6 +43,7 @@ class HighWord:
         clamp: the outputs have to be clamped to (low, high) afterwards, or None.
     """
 
+    unit: int
     bias: np.ndarray
     multiplier: np.ndarray
     positive: np.ndarray
@@ -98,7 +100,7 @@ def high_word(
             else:
                 return _assemble(
                     solved, live, constants, (first <= low[:, None]).sum(axis=1) + clamp[0],
-                    shift, constant, signed, clamp,
+                    shift, constant, signed, clamp, unit,
                 )  # fmt: skip
     return None
 
@@ -106,6 +108,7 @@ def high_word(
 def _assemble(
     solved: list[tuple[int, int, int]], live: np.ndarray, constants: np.ndarray,
     values: np.ndarray, shift: int, constant: int, signed: bool, clamp: tuple[int, int],
+    unit: int,
 ) -> HighWord | None:  # fmt: skip
     bias, multiplier, positive = (np.zeros(len(constants), np.int64) for _ in range(3))
     for o, channel in zip(live, solved, strict=True):
@@ -116,7 +119,7 @@ def _assemble(
         if not -_LIMIT <= bias[o] < _LIMIT:
             return None
     after = None if clamp == (-128, 127) else clamp
-    return HighWord(bias, multiplier, positive, shift, constant, signed, constants, after)
+    return HighWord(unit, bias, multiplier, positive, shift, constant, signed, constants, after)
 
 
 def _accumulator_ranges(

@@ -52,7 +52,7 @@ def _winograd(operation: Operation) -> Kernel | None:
     zero = attrs["input_zero_point"]
     sums = weight.value.sum(axis=(1, 2, 3), dtype=np.int64)
     sums = operation.args[2].value.astype(np.int64) - zero * sums
-    biases = exact.bias + np.where(exact.constants, 0, sums) * unit
+    biases = exact.bias + np.where(exact.constants, 0, sums) * exact.unit
     biases = biases.astype(np.uint32).view(np.int32)
     per_channel = np.concatenate([biases[:, None], exact.per_channel()], axis=1).reshape(-1)
     pair_words, pair_constants = words[0].size, 2 * per_channel.size // outputs

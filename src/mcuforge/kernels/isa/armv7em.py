@@ -52,9 +52,12 @@ def pack_weights(weights: np.ndarray) -> np.ndarray:
     return words.astype(np.uint32).view(np.int32)
 
 
-def expand_weights(weights: np.ndarray) -> np.ndarray:
-    """int8 weights (..., 4 k) as int32 (..., k, 2): halfwords 2^8 w0 and w2, 2^8 w1 and w3."""
-    quads = weights.astype(np.int64).reshape(*weights.shape[:-1], -1, 2, 2) << SCALE_BITS
+def expand_weights(weights: np.ndarray, unit: int) -> np.ndarray:
+    """int8 weights (..., 4 k) as int32 (..., k, 2): halfwords w0 and w2, w1 and w3, times unit.
+
+    Accumulators are then ``unit`` times the sum, at most 2^8.
+    """
+    quads = weights.astype(np.int64).reshape(*weights.shape[:-1], -1, 2, 2) * unit
     words = (quads[..., 0, :] & 0xFFFF) | ((quads[..., 1, :] & 0xFFFF) << 16)
     return words.astype(np.uint32).view(np.int32)
 
