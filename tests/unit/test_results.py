@@ -3,12 +3,13 @@
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
-from mcuforge import mlf
 from mcuforge.errors import McuforgeError
 from mcuforge.results import figures, summary, tables
 from mcuforge.results.records import Measurement
@@ -72,13 +73,11 @@ def collect(records: list[Measurement], directory: Path) -> pd.DataFrame:
         paths.append(directory / "bench" / str(number) / "performance.json")
         measured.write(paths[-1])
         core, level = measured.core, measured.opt_level
+        info = {"core": core, "codegen": "c", "opt_level": level}
         archive = directory / "mlf" / measured.model / f"{core}-c" / f"O{level}.tar"
-        archives[archive] = {"core": core, "codegen": "c", "opt_level": level}
-    for archive, facts in archives.items():
-        info = facts | {"workspace_lower_bound_bytes": 18_000}
-        modules = {archive.parts[-3]: {"mcuforge": info}}
-        mlf.write(archive, {"version": mlf.FORMAT_VERSION, "modules": modules}, {})
-    rows = summary.collect(paths, archives)
+        archives[archive] = SimpleNamespace(info=info | {"workspace_lower_bound_bytes": 18_000})
+    with mock.patch.object(summary.mlf, "read", archives.get):
+        rows = summary.collect(paths, archives)
     summary.write(rows, directory / "summary.csv")
     return summary.read(directory / "summary.csv")
 
@@ -152,6 +151,12 @@ def test_boards_table_keeps_emulated_and_measured_time_apart(tmp_path: Path) -> 
     assert pd.isna(table.loc["instructions", "ek_ra8m1"])
     assert table.loc["hardware", "ek_ra8m1"] == 480.0
     assert pd.isna(table.loc["hardware", "mps2_an500"])
+
+
+def test_wrong_answers_are_never_the_best(tmp_path: Path) -> None:
+    wrong = record("mps2_an500", 3, status="mismatch", exact=False, inferences_per_second=9999.0)
+    table = tables.boards(collect([*GRID, wrong], tmp_path)).set_index("timebase")
+    assert table.loc["instructions", "mps2_an500_with"] == "gcc O4"
 
 
 def draw(rows: pd.DataFrame, directory: Path) -> dict[str, str]:

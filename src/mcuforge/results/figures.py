@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mcuforge import files
+from mcuforge.results import summary
 
 mpl.rcParams["svg.hashsalt"] = "mcuforge"  # element ids that do not change from run to run
 sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
@@ -48,17 +49,13 @@ def levels(rows: pd.DataFrame, path: Path) -> None:
             legend=False,
             ax=axes,
         )
-        for bars in axes.containers:
-            labels = [_short(bar.get_height()) for bar in bars]
-            rotation = 90 if len(toolchains) > 1 else 0
-            axes.bar_label(bars, labels, padding=2, fontsize=7, rotation=rotation)
-        _mark(axes, here, order, toolchains)
+        _label(axes, here, order, toolchains)
         same = rows[rows["timebase"] == timebase]["work"].max()
         axes.set(
             title=_heading(here),
             xlabel="opt_level",
             ylabel=_WORK[timebase],
-            ylim=(0, 1.2 * same if same > 0 else 1),
+            ylim=(0, 1.25 * same if same > 0 else 1),
         )
         axes.grid(visible=False, axis="x")
     if len(toolchains) > 1:
@@ -103,9 +100,10 @@ def boards(rows: pd.DataFrame, path: Path) -> None:
     """All models: work per multiply-accumulate on each board, at its best level and toolchain.
 
     One panel a timebase: instructions per MAC for emulated boards, cycles per MAC for hardware.
+    Cells with wrong answers do not count.
     """
-    ran = rows[rows["per_mac"].notna()]
-    best = ran.loc[ran.groupby(["model", "board"], sort=False)["per_mac"].idxmin()]
+    right = summary.sound(rows)
+    best = right.loc[right.groupby(["model", "board"], sort=False)["per_mac"].idxmin()]
     timebases = list(best["timebase"].unique()) or ["instructions"]
     names = list(best["board"].unique())
     width = max(6.0, 0.45 * len(best) / len(timebases) + 2.5)
@@ -169,23 +167,21 @@ def _stack(
     axes.grid(visible=False, axis="x")
 
 
-def _mark(axes: Axes, rows: pd.DataFrame, order: list[str], toolchains: list[str]) -> None:
-    """Say at the foot of its bar that a cell did not run or answered wrongly."""
-    words = {"does_not_fit": ("does not fit", "black"), "mismatch": ("inexact", "white")}
-    for row in rows[rows["status"].isin(words)].itertuples():
-        word, color = words[row.status]
+def _label(axes: Axes, rows: pd.DataFrame, order: list[str], toolchains: list[str]) -> None:
+    """Write each bar's height on it, and what is wrong with its cell."""
+    several = len(toolchains) > 1
+    text = {"ha": "center", "va": "bottom", "fontsize": 7}
+    for row in rows.itertuples():
         offset = (toolchains.index(row.toolchain) + 0.5) / len(toolchains) - 0.5
-        axes.text(
-            order.index(row.level) + offset * _BARS,
-            0.02,
-            word,
-            transform=axes.get_xaxis_transform(),
-            rotation=90,
-            ha="center",
-            va="bottom",
-            fontsize=7,
-            color=color,
-        )
+        place = order.index(row.level) + offset * _BARS
+        if row.status == "does_not_fit":
+            foot = axes.get_xaxis_transform()
+            axes.text(place, 0.02, "does not fit", transform=foot, rotation=90, **text)
+        elif row.work > 0:
+            wrong = [] if row.status == "ok" else ["inexact"]
+            label = (" " if several else "\n").join([_short(row.work), *wrong])
+            above = {"xytext": (0, 3), "textcoords": "offset points"}
+            axes.annotate(label, (place, row.work), rotation=90 * several, **above, **text)
 
 
 def _heading(rows: pd.DataFrame) -> str:

@@ -110,6 +110,11 @@ def read(path: Path) -> pd.DataFrame:
         ) from error
 
 
+def sound(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows worth comparing: they ran, answered right, and are not below a quality target."""
+    return rows[(rows["status"] == "ok") & rows["valid"].fillna(True)]
+
+
 def write(rows: pd.DataFrame, path: Path) -> None:
     """Write as CSV, atomically: true/false in lower case, missing values empty, no index."""
     words = {

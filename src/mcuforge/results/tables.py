@@ -2,12 +2,10 @@
 
 import pandas as pd
 
+from mcuforge.results import summary
+
 _SPEED = "inferences_per_second"
 _KEYS = ["model", "board", "toolchain", "timebase"]
-
-
-def _ran(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows[_SPEED].notna()]
 
 
 def levels(rows: pd.DataFrame) -> pd.DataFrame:
@@ -16,10 +14,10 @@ def levels(rows: pd.DataFrame) -> pd.DataFrame:
     One row for each model, board and toolchain; columns ``O1``, ``O2``, ``O2_change_percent``...
     Of an emulated board a second is 10^9 instructions, as `timebase` says.
     """
-    speed = _ran(rows).pivot(index=_KEYS, columns="opt_level", values=_SPEED)
+    speed = rows[rows[_SPEED].notna()].pivot(index=_KEYS, columns="opt_level", values=_SPEED)
     speed = speed.reindex(pd.MultiIndex.from_frame(rows[_KEYS].drop_duplicates()))
     speed = speed.loc[speed.notna().any(axis=1)]
-    change = (speed.pct_change(axis="columns", fill_method=None) * 100).round(1)
+    change = (speed.pct_change(axis="columns", fill_method=None) * 100).round(1) + 0.0  # no -0
     table = pd.DataFrame(index=speed.index)
     for position, level in enumerate(speed.columns):
         table[f"O{level}"] = speed[level]
@@ -29,13 +27,13 @@ def levels(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def boards(rows: pd.DataFrame) -> pd.DataFrame:
-    """The best of each board side by side, in inferences a second.
+    """The best of each board side by side, in inferences a second; wrong answers do not count.
 
     One row for each model and timebase, so that emulated and measured time do not mix; for each
     board its speed and the toolchain and level that reach it.
     """
-    ran = _ran(rows)
-    best = ran.loc[ran.groupby(["model", "board", "timebase"], sort=False)[_SPEED].idxmax()]
+    right = summary.sound(rows)
+    best = right.loc[right.groupby(["model", "board", "timebase"], sort=False)[_SPEED].idxmax()]
     table = best[["model", "timebase"]].drop_duplicates().reset_index(drop=True)
     for board in best["board"].unique():
         of_board = best[best["board"] == board]
