@@ -13,7 +13,6 @@
 #define UART_INTSTATUS REGISTER(BOARD_UART_BASE + 0x00Cu)
 #define UART_BAUDDIV REGISTER(BOARD_UART_BASE + 0x010u)
 #define UART_STATE_TX_FULL (1u << 0)
-#define UART_STATE_RX_FULL (1u << 1)
 #define UART_CTRL_TX_ENABLE (1u << 0)
 #define UART_CTRL_RX_ENABLE (1u << 1)
 #define UART_CTRL_RX_INTERRUPT (1u << 3)
@@ -28,7 +27,6 @@
 #define SYST_PERIOD 0x1000000u
 #define NVIC_ISER(irq) REGISTER(0xE000E100u + 4u * ((irq) / 32u))
 #define NVIC_ICER(irq) REGISTER(0xE000E180u + 4u * ((irq) / 32u))
-#define NVIC_ICPR(irq) REGISTER(0xE000E280u + 4u * ((irq) / 32u))
 #define NVIC_BIT(irq) (1u << ((irq) % 32u))
 
 _Static_assert(BOARD_TICK_HZ % 1000000u == 0u, "ticks per microsecond must be whole");
@@ -81,32 +79,67 @@ void port_init(void) {
     port_ticks_start();
 }
 
-void port_putc(char c) {
-    while (UART_STATE & UART_STATE_TX_FULL) {
+/* While the board listens, SysTick stands still and the UART may interrupt: the time of a board is
+ * the time it works, and nothing disturbs what is measured. Each access to a device costs an
+ * emulator a microsecond, so a byte takes two: the handler fetches it and acknowledges. */
+static char received[64];
+static volatile uint32_t received_end;
+static volatile uint32_t received_begin;
+static int listening;
+
+static void receive_interrupt(int enable) {
+    if (enable) {
+        NVIC_ISER(BOARD_UART_RX_IRQ) = NVIC_BIT(BOARD_UART_RX_IRQ);
+    } else {
+        NVIC_ICER(BOARD_UART_RX_IRQ) = NVIC_BIT(BOARD_UART_RX_IRQ);
     }
-    UART_DATA = (uint8_t)c;
 }
 
-/* Sleeps until the UART holds a byte. Interrupts are masked, so the UART's only ends WFI and needs
- * no handler; outside of this function it is disabled and cannot disturb what is measured. SysTick
- * stands still meanwhile: the time of a board is the time it works. */
-static void wait_for_byte(void) {
-    ticks_stop();
-    __asm volatile("cpsid i" ::: "memory");
-    NVIC_ISER(BOARD_UART_RX_IRQ) = NVIC_BIT(BOARD_UART_RX_IRQ);
-    while (!(UART_STATE & UART_STATE_RX_FULL)) {
-        __asm volatile("dsb\n\twfi" ::: "memory");
-        UART_INTSTATUS = UART_INTSTATUS_RX;
-        NVIC_ICPR(BOARD_UART_RX_IRQ) = NVIC_BIT(BOARD_UART_RX_IRQ);
+void UART_RX_Handler(void) {
+    UART_INTSTATUS = UART_INTSTATUS_RX; /* first: with DATA read, the next byte may interrupt */
+    received[received_end % sizeof received] = (char)UART_DATA;
+    received_end++;
+    if (received_end - received_begin == sizeof received) {
+        receive_interrupt(0); /* the rest waits in the UART until there is room */
     }
-    NVIC_ICER(BOARD_UART_RX_IRQ) = NVIC_BIT(BOARD_UART_RX_IRQ);
-    __asm volatile("cpsie i" ::: "memory");
+}
+
+static void listen(void) {
+    listening = 1;
+    ticks_stop();
+    receive_interrupt(1);
+}
+
+static void work(void) {
+    listening = 0;
+    receive_interrupt(0);
     SYST_CSR = SYST_CSR_RUN;
 }
 
 char port_getc(void) {
-    if (!(UART_STATE & UART_STATE_RX_FULL)) {
-        wait_for_byte();
+    if (!listening) {
+        listen();
     }
-    return (char)UART_DATA;
+    while (received_begin == received_end) {
+        /* Masked, an interrupt ends WFI and is taken afterwards: none slips in between. */
+        __asm volatile("cpsid i" ::: "memory");
+        if (received_begin == received_end) {
+            __asm volatile("dsb\n\twfi" ::: "memory");
+        }
+        __asm volatile("cpsie i\n\tisb" ::: "memory");
+    }
+    char c = received[received_begin % sizeof received];
+    if (received_end - received_begin++ == sizeof received) {
+        receive_interrupt(1);
+    }
+    return c;
+}
+
+void port_putc(char c) {
+    if (listening) {
+        work();
+    }
+    while (UART_STATE & UART_STATE_TX_FULL) {
+    }
+    UART_DATA = (uint8_t)c;
 }

@@ -21,12 +21,13 @@ extern uint32_t __data_load[], __data_start[], __data_end[];
 extern uint32_t __bss_start[], __bss_end[], __workspace_start[], __workspace_end[];
 
 extern void SysTick_Handler(void);
+extern void UART_RX_Handler(void);
 void Reset_Handler(void);
 void Fault_Handler(void);
 
 typedef void (*vector)(void);
 
-__attribute__((section(".vectors"), used)) static const vector vectors[16] = {
+__attribute__((section(".vectors"), used)) static const vector vectors[] = {
     [0] = (vector)(uintptr_t)__stack_top,
     [1] = Reset_Handler,
     [2] = Fault_Handler,
@@ -39,6 +40,7 @@ __attribute__((section(".vectors"), used)) static const vector vectors[16] = {
     [12] = Fault_Handler,
     [14] = Fault_Handler,
     [15] = SysTick_Handler,
+    [16 + BOARD_UART_RX_IRQ] = UART_RX_Handler,
 };
 
 static void zero(uint32_t *from, const uint32_t *to) {

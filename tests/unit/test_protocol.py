@@ -129,6 +129,32 @@ def test_synchronizing_discards_everything_said_before():
     assert len(words) == 1 and re.fullmatch("sync-[0-9a-f]{8}", words[0])
 
 
+def test_a_board_that_loses_bytes_while_it_boots_is_asked_again():
+    class Booting(Port):
+        writes = 0
+
+        def write(self, data):
+            self.writes += 1
+            return super().write(data) if self.writes > 1 else len(data)
+
+    port = Booting(lambda c: text(*([f"e-[Unknown command: {c}]"] if c else []), "m-ready"))
+    Client(port, "board").synchronize(5)
+    assert port.writes == 2 and port._pending == b""
+
+
+def test_only_the_answer_to_the_last_question_counts(monkeypatch):
+    """A board that was busy answers all of them; none may be left for the next command."""
+    monkeypatch.setattr(protocol, "_FIRST_PAUSE_S", 0.02)
+
+    class Busy(Port):
+        def read(self, size):
+            return super().read(size) if len(self.commands) >= 4 else time.sleep(0.01) or b""
+
+    port = Busy(lambda c: text(*([f"e-[Unknown command: {c}]"] if c else []), "m-ready"))
+    Client(port, "board").synchronize(5)
+    assert port._pending == b""
+
+
 def test_synchronizing_ends_a_command_that_was_left_unfinished():
     port = Port(lambda c: text(f"e-[Unknown command: {c}]", "m-ready"))
     port.write(b"db 00010")

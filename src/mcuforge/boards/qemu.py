@@ -65,7 +65,9 @@ class Qemu:
             command += ["-kernel", os.fspath(elf)]
         if gdb:
             command += ["-S", "-gdb", f"unix:{gdb},server=on,wait=off"]
-        command += ["-chardev", "pty,id=uart0", "-serial", "chardev:uart0"]
+        # A multiplexer with one user buffers 32 bytes, without which each byte costs two changes
+        # of thread; its escape character, and with it all commands of its own, is none.
+        command += ["-chardev", "pty,id=uart0,mux=on", "-serial", "chardev:uart0", "-echr", "256"]
         command += [
             "-chardev",
             "stdio,id=monitor,signal=off",
@@ -86,7 +88,7 @@ class Qemu:
             self._execute("qmp_capabilities")
             devices = self._execute("query-chardev")
             self.port = next(
-                d["filename"].removeprefix("pty:") for d in devices if d["label"] == "uart0"
+                d["filename"].removeprefix("pty:") for d in devices if d["label"] == "uart0-base"
             )
         except BaseException:
             self.close()

@@ -18,6 +18,7 @@ REPLY_TIMEOUT_S = 5.0
 # Between two bytes of a flood the deadline still comes: the time of a reply is bounded as a whole.
 _MAX_LINES = 4096
 _MAX_REPLY_BYTES = 4 << 20
+_FIRST_PAUSE_S = 0.5
 _LOAD_BYTES = 3072  # a command; the firmware decodes them as they come
 
 
@@ -95,14 +96,17 @@ class Client:
         """Bring the board to where it waits for a command, whatever it was doing.
 
         Ends the command it may be in the middle of, and then sends one it cannot know: its answer
-        echoes a word nobody sent before, so everything up to it is old.
+        echoes a word nobody sent before, so everything up to it is old. A booting board may lose
+        what it is sent, so this is repeated, with a new word each time; the last one counts.
         """
-        word = f"sync-{secrets.token_hex(4)}"
-        self._write(f"{TERMINATOR}{word}{TERMINATOR}")
         deadline = time.monotonic() + timeout_s
         lines = Lines(max_line=1 << 20)
-        echoed = False
+        word, again, pause, echoed = "", 0.0, _FIRST_PAUSE_S, False
         while True:
+            if not echoed and time.monotonic() >= again:
+                word = f"sync-{secrets.token_hex(4)}"
+                self._write(f"{TERMINATOR}{word}{TERMINATOR}")
+                again, pause = time.monotonic() + pause, pause * 2
             for line in self._read(lines, deadline, f"did not become ready in {timeout_s:.0f} s"):
                 if word in line:
                     echoed = True
