@@ -1,6 +1,5 @@
 # Reads and validates the configuration once; the named input functions of the rules.
 import fcntl
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -48,14 +47,6 @@ def toolchain_version(wildcards):
         return firmware.toolchain_version(wildcards.toolchain)
     except ToolError as error:
         return str(error)  # the build says so, if it comes to that
-
-
-def find_zephyr():
-    """Let the steps find Zephyr: where the configuration says, ZEPHYR_BASE, or our own workspace."""
-    own = ZEPHYR_WORKSPACE / "zephyr"
-    base = config.get("zephyr_base") or os.environ.get("ZEPHYR_BASE") or own.is_dir() and own
-    if base:
-        os.environ["ZEPHYR_BASE"] = str(Path(base).resolve())
 
 
 def zephyr_version(wildcards):
@@ -114,7 +105,7 @@ if workflow.is_main_process:
 
 EXPERIMENT = load_experiment()
 ZEPHYR_WORKSPACE = Path("zephyr-workspace")
-find_zephyr()
+zephyr.announce(config.get("zephyr_base"), ZEPHYR_WORKSPACE)
 CONDA = "../../envs/environment.yaml"
 
 for note in EXPERIMENT.notes if workflow.is_main_process else ():

@@ -68,6 +68,18 @@ def workspace(base: str | os.PathLike[str] | None = None) -> Workspace:
     return Workspace(path, version, _commit(path))
 
 
+def announce(base: str | None, own: Path) -> None:
+    """Tell the steps this process is going to start where the Zephyr tree is.
+
+    Args:
+        base: the tree, as configured; by default what ZEPHYR_BASE says already.
+        own: the workspace `create_workspace` makes, taken where nobody says anything.
+    """
+    found = base or os.environ.get("ZEPHYR_BASE") or (own / "zephyr" if own.is_dir() else None)
+    if found:
+        os.environ["ZEPHYR_BASE"] = os.fspath(Path(found).resolve())
+
+
 def create_workspace(directory: Path, modules: Iterable[str], log: Path | None = None) -> None:
     """Get the pinned Zephyr with only the modules asked for, or bring it up to date. Needs network.
 
