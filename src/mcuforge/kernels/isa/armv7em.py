@@ -736,6 +736,8 @@ def depthwise(
     """
     (height, width), (taps_y, taps_x), (sy, sx) = out_shape, kernel, strides
     pairs = -(-taps_x // 2)
+    # With more taps than that, unrolled code runs out of registers.
+    unroll = "#pragma GCC unroll 4\n" if taps_y * pairs <= 3 else ""
     words = 1 if taps_x == 3 else -(-taps_x // 4)
     name = join(
         "depthwise", f"{taps_y}x{taps_x}", f"{height}x{width}", f"t{sy}x{sx}", f"p{pitch}",
@@ -764,7 +766,7 @@ const int16_t *in = x;
 int8_t *out = y;
 {OPAQUE}
 for (int oy = 0; oy < {height}; ++oy) {{
-    for (int ox = 0; ox < {width}; ++ox) {{
+{unroll}    for (int ox = 0; ox < {width}; ++ox) {{
         int32_t acc = bias;
 #pragma GCC unroll 16
         for (int ky = 0; ky < {taps_y}; ++ky) {{
