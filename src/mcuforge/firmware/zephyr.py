@@ -145,7 +145,8 @@ def generate(
         shutil.copyfile(file, directory / file.name)
     for part in ("boards", "fragments"):
         shutil.copytree(DEVICE / "zephyr" / part, directory / part)
-    copied = [p for p in directory.rglob("*") if p.is_file() and "model" not in p.parts]
+    copied = [p for p in directory.rglob("*") if p.is_file()]
+    copied = [p for p in copied if p.relative_to(directory).parts[0] != "model"]
     glue = projects.glue(kind)
     names = {path.name for path in source.glob("*.c")} - {"libc.c"}
     names |= {name for name in glue if name.endswith(".c")}
@@ -297,19 +298,21 @@ def usage(build: Path, board: Board, weights_bytes: int, *, enlarged: bool) -> U
         return memory.origin <= address < memory.origin + size
 
     sections: dict[str, int] = {}
-    flash_bytes = ram_bytes = main_ram_bytes = 0
+    flash_bytes = ram_bytes = flash_end = ram_end = 0
     with (build / "zephyr" / "zephyr.elf").open("rb") as stream:
         for section in ELFFile(stream).iter_sections():
             flags, size, address = section["sh_flags"], section["sh_size"], section["sh_addr"]
             if not flags & SH_FLAGS.SHF_ALLOC or not size:
                 continue
             sections[section.name] = size
-            in_flash, in_ram = lies_in(flash, address), lies_in(ram, address)
             if section["sh_type"] != "SHT_NOBITS":
                 flash_bytes += size
-            if not in_flash and flags & (SH_FLAGS.SHF_WRITE | SH_FLAGS.SHF_EXECINSTR):
+            if lies_in(flash, address):
+                flash_end = max(flash_end, address + size - flash.origin)
+            elif flags & (SH_FLAGS.SHF_WRITE | SH_FLAGS.SHF_EXECINSTR):
                 ram_bytes += size
-            main_ram_bytes += size if in_ram else 0
+            if lies_in(ram, address):
+                ram_end = max(ram_end, address + size - ram.origin)
     code = sum(_code_bytes(path) for path in _objects(build))
     return Usage(
         sections=sections,
@@ -318,8 +321,8 @@ def usage(build: Path, board: Board, weights_bytes: int, *, enlarged: bool) -> U
         code_bytes=max(0, code - weights_bytes),
         weights_bytes=weights_bytes,
         workspace_bytes=0,
-        missing_flash=max(0, flash_bytes - flash.size),
-        missing_ram=max(0, main_ram_bytes - ram.size),
+        missing_flash=max(0, flash_end - flash.size, flash_bytes - flash.size),
+        missing_ram=max(0, ram_end - ram.size),
     )
 
 
