@@ -111,7 +111,7 @@ def _scalar(operation: Operation, weight: np.ndarray, groups: int) -> Kernel:
     x_dtype, w_dtype = operation.args[0].dtype, str(weight.dtype)
     bias, scale = operation.args[2].value, operation.args[3].value
     exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
-    m_dtype, negative = str(exact.multiplier.dtype), exact.negative
+    m_dtype = str(exact.multiplier.dtype)
 
     @T.prim_func(private=True)
     def conv2d(

@@ -55,7 +55,7 @@ def _scalar(operation: Operation) -> Kernel:
     x_dtype, w_dtype = operation.args[0].dtype, operation.args[1].dtype
     weight, bias, scale = (operand.value for operand in operation.args[1:])
     exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
-    m_dtype, negative = str(exact.multiplier.dtype), exact.negative
+    m_dtype = str(exact.multiplier.dtype)
 
     @T.prim_func(private=True)
     def fully_connected(

@@ -84,7 +84,7 @@ def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requa
 def requantize(
     acc: tirx.Expr, multiplier: tirx.Expr, addend: tirx.Expr, shift: tirx.Expr, negative: int
 ) -> tirx.Expr:
-    """The formula of ``Requantization`` as TIR, int32; ``acc`` may appear twice, pass a variable."""
+    """The formula of ``Requantization`` as TIR, int32; ``acc`` may appear twice: a variable."""
     total = T.cast(acc, "int64") * T.cast(multiplier, "int64") + addend
     if negative:
         total += T.if_then_else(acc < 0, T.int64(negative), T.int64(0))
