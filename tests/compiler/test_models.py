@@ -84,10 +84,8 @@ def test_level_0_is_the_float_baseline(
     archive = compiled(model, "cortex-m7-c", 0)
     given = HostModel(archive, tmp_path).run(inputs[:13]).view(np.int8)
     wanted = outputs[:13].view(np.int8)
-    # Not exact, which is why there is a level 1; but the same model.
-    distance = np.abs(wanted.astype(int) - given)
-    assert distance.max() > 0
-    assert distance.mean() < 3
+    # Seldom exact, which is why there is a level 1; but the same model.
+    assert np.corrcoef(wanted.reshape(-1), given.reshape(-1))[0, 1] > 0.8
     assert b"float" in mlf.read(archive).members[f"codegen/host/src/tvmgen_{model}.c"]
 
 
