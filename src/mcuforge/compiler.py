@@ -132,10 +132,13 @@ def _metadata(
         "workspace_lower_bound_bytes": plan.lower_bound,
         "weights_bytes": weights_bytes,
         "macs_nominal": description.macs,
-        # Float operators are TVM's, which do not say; nothing is removed from those.
-        "macs_executed": sum(step.macs for step in program.steps) or description.macs,
+        "macs_executed": _macs_executed(program, description.macs),
         "operators": [
-            {"symbol": f"{symbol}_{s.kernel}" if s.kernel else "memcpy", "op": s.op, "macs": s.macs}
+            {
+                "symbol": f"{symbol}_{s.kernel}" if s.kernel else "memcpy",
+                "op": s.op,
+                "macs": s.macs or 0,
+            }
             for s in program.steps
         ],
     }
@@ -180,3 +183,13 @@ def _metadata(
         "mcuforge": info,
     }
     return {"version": mlf.FORMAT_VERSION, "modules": {description.name: module}}
+
+
+def _macs_executed(program: Program, nominal: int) -> int:
+    """Multiply-accumulates one inference executes.
+
+    TVM's own kernels, those of float operators, do not say; nothing is removed from models that
+    have them.
+    """
+    counts = [step.macs for step in program.steps]
+    return nominal if None in counts else sum(counts)

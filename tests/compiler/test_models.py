@@ -19,7 +19,7 @@ REFERENCE = (
     "str_ww_ref_model",
 )
 SILABS = ("silabs_kws", "silabs_vww", "silabs_ic", "silabs_ad")
-FLOAT = ("ad01_fp32", "pretrainedResnet", "vww_96_float")
+FLOAT = ("ad01_fp32", "kws_ref_model_float32", "pretrainedResnet", "vww_96_float")
 # Levels 1 and 2 are the same for every core; above, kernels differ with its instructions. They run
 # here in their portable form.
 CELLS = [

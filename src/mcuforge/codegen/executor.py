@@ -267,7 +267,7 @@ def configuration(name: str, program: Program, plan: MemoryPlan) -> dict[str, An
                 "symbol": f"{symbol}_{step.kernel}" if step.kernel else None,
                 "op": step.op,
                 "args": [tensor.name for tensor in (*step.args, *step.scratch)],
-                "macs": step.macs,
+                "macs": step.macs or 0,
             }
             for step in program.steps
         ],

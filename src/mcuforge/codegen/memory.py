@@ -154,7 +154,7 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
     size = _end(blocks, offsets)
     # A kernel whose result overlaps nothing is faster C (``restrict``): overlap only where it
     # saves memory, the most expensive kernels last.
-    macs = {step.result.name: step.macs for step in program.steps}
+    macs = {step.result.name: step.macs or 0 for step in program.steps}
     for pair in sorted(overlaps, key=lambda pair: (-macs[pair[0]], pair)):
         fewer = _without(overlaps, pair)
         if is_valid(blocks, fewer, offsets):

@@ -44,7 +44,7 @@ class Step:
         op: operator name for reports.
         args: tensors in the kernel's parameter order, the result last.
         scratch: temporaries only this call uses, behind the result in the parameter order.
-        macs: multiply-accumulates executed.
+        macs: multiply-accumulates executed; None where the kernel does not say.
         inplace: for an argument index, how far below that argument the result may start, in bytes.
     """
 
@@ -52,7 +52,7 @@ class Step:
     op: str
     args: tuple[Tensor, ...]
     scratch: tuple[Tensor, ...] = ()
-    macs: int = 0
+    macs: int | None = 0
     inplace: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -124,7 +124,7 @@ def extract(mod: tvm.IRModule, kernels: dict[str, LoweredKernel]) -> Program:
                         Tensor(f"scratch{index}_{i}", shape, dtype, "temporary")
                         for i, (shape, dtype) in enumerate(kernels[kernel].scratch)
                     ),
-                    macs=int(attrs["mcuforge.macs"]) if "mcuforge.macs" in attrs else 0,
+                    macs=int(attrs["mcuforge.macs"]) if "mcuforge.macs" in attrs else None,
                     inplace={int(k): int(v) for k, v in attrs["mcuforge.inplace"].items()}
                     if "mcuforge.inplace" in attrs
                     else {},

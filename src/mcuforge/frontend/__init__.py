@@ -10,6 +10,7 @@ from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
 
 from mcuforge.errors import ModelError
 from mcuforge.kernels import arithmetic
+from mcuforge.kernels.hybrid_conv2d import hybrid_conv2d
 from mcuforge.kernels.layout import resize_nearest
 from mcuforge.kernels.quantize import dequantize, quantize, requantize
 
@@ -54,6 +55,13 @@ _ACTIVATIONS = {
     ActivationFunctionType.RELU: "RELU",
     ActivationFunctionType.RELU6: "RELU6",
     ActivationFunctionType.RELU_N1_TO_1: "RELU_N1_TO_1",
+}
+_LARGEST = float(np.finfo(np.float32).max)
+_BOUNDS = {
+    "NONE": (-_LARGEST, _LARGEST),
+    "RELU": (0.0, _LARGEST),
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
 }
 
 
@@ -152,6 +160,37 @@ class _Converter(OperatorConverter):
             return super().convert_dequantize(op)
         scale, zero_point = _per_tensor(source)
         return dequantize(self.get_tensor_expr(source), scale=scale, zero_point=zero_point)
+
+    def convert_conv(self, op, conv_type):
+        # TVM refuses dynamic-range quantization: float tensors, 8-bit weights.
+        source, weight, *bias = self.get_input_tensors(op)
+        if source.qnn_params or not weight.qnn_params:
+            return super().convert_conv(op, conv_type)
+        scale, zero_point = _per_tensor(weight)
+        values = self.get_tensor_value(weight)
+        if conv_type != "conv2d" or weight.tensor.Quantization().ScaleLength() != 1 or zero_point:
+            raise ModelError("only CONV_2D with one weight scale compiles with float activations")
+        options = _options(op, tflite.Conv2DOptions)
+        _, height, width, _ = (int(size) for size in self.get_tensor_shape(source))
+        strides = [options.StrideH(), options.StrideW()]
+        dilation = [options.DilationHFactor(), options.DilationWFactor()]
+        (top, bottom), (left, right) = (
+            arithmetic.same_padding(*sizes) if options.Padding() == tflite.Padding.SAME else (0, 0)
+            for sizes in zip((height, width), values.shape[1:3], strides, dilation, strict=True)
+        )
+        low, high = _BOUNDS[_ACTIVATIONS[options.FusedActivationFunction()]]
+        biases = self.get_tensor_value(bias[0]) if bias else np.zeros(len(values))
+        return hybrid_conv2d(
+            self.get_tensor_expr(source),
+            relax.const(values, "int8"),
+            relax.const(biases, "float32"),
+            scale=scale,
+            strides=strides,
+            dilation=dilation,
+            padding=[top, left, bottom, right],
+            low=low,
+            high=high,
+        )
 
     def convert_reshape(self, op):
         # The result's shape is static whatever arithmetic (SHAPE, STRIDED_SLICE, PACK...) the model

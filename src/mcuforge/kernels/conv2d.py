@@ -10,7 +10,8 @@ from mcuforge.kernels.registry import Kernel, Operation, integer_op, kernel, res
 from mcuforge.kernels.requantize import accumulator_bound, clamp, requantization, requantize
 
 
-def _infer(shapes, attrs):
+def infer_conv2d(shapes, attrs):
+    """Shape and dtype of a convolution's result, from shapes (n, h, w, c) and the weight's."""
     (n, height, width, _), weight = shapes[0], shapes[1]
     kernel_shape = weight[1:3] if len(weight) == 4 else weight[0:2]
     top, left, bottom, right = attrs["padding"]
@@ -21,10 +22,10 @@ def _infer(shapes, attrs):
     ):  # fmt: skip
         out.append((size + pad - (kernel_size - 1) * dilation - 1) // stride + 1)
     channels = weight[0] if len(weight) == 4 else weight[2]
-    return [*out, channels], attrs["dtype"]
+    return [*out, channels], attrs.get("dtype")
 
 
-conv2d = integer_op("conv2d", _infer)
+conv2d = integer_op("conv2d", infer_conv2d)
 """``conv2d(x, weight, bias, scale, **attrs)``: exact CONV_2D.
 
 Args: x (n, h, w, c) int8/uint8; weight (o, kh, kw, c / groups) of the same dtype; bias (o,) int32;
@@ -34,7 +35,7 @@ weight_zero_point, zero_point; clamp_min, clamp_max; rounding (see ``requantize.
 dtype of the result.
 """
 
-depthwise_conv2d = integer_op("depthwise_conv2d", _infer)
+depthwise_conv2d = integer_op("depthwise_conv2d", infer_conv2d)
 """``depthwise_conv2d(x, weight, bias, scale, **attrs)``: exact DEPTHWISE_CONV_2D.
 
 As ``conv2d``, with weight (kh, kw, c * m); output channel o reads input channel o // m.

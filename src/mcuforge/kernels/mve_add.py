@@ -30,7 +30,7 @@ def _add(operation: Operation) -> Kernel | None:
     if (
         not (a.dtype == b.dtype == operation.out.dtype == "int8")
         or not (a.shape == b.shape == operation.out.shape)
-        or size < _LANES
+        or size < 2 * _LANES
     ):
         return None
     affine = _affine(operation)

@@ -16,6 +16,9 @@ from mcuforge.kernels.registry import Operation
 LANES = 16
 """int8 lanes of a vector."""
 
+LEAST_MACS = 64
+"""Layers with fewer multiply-accumulates are left to scalar loops."""
+
 
 class Function:
     """Writes a PrimFunc statement by statement, so that Python loops unroll and specialize it."""
@@ -173,7 +176,7 @@ def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requa
         The constants, or None where there are none.
     """
     attrs = operation.attrs
-    if bound > arithmetic.INT32_MAX or not np.all((scale > 0) & (scale < 1)):
+    if not np.all((scale > 0) & (scale < 1)):
         return None
     pairs = np.array([arithmetic.quantize_multiplier(s) for s in scale], np.int64)
     mantissa, exponent = pairs[:, :1], pairs[:, 1:]
@@ -184,19 +187,48 @@ def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requa
             return arithmetic.multiply_by_quantized_multiplier(acc, mantissa, exponent)
         return arithmetic.fully_connected_round(acc, scale[:, np.newaxis])
 
-    zero_point = attrs["zero_point"]
-    low, high = attrs["clamp_min"] - zero_point, attrs["clamp_max"] - zero_point
-    steps, first = _first_reached(rounded, len(scale), low, high, bound)
-    if exponent.max() > 0:
+    limits = (attrs["clamp_min"], attrs["clamp_max"])
+    return solve(rounded, mantissa, exponent, attrs["zero_point"], limits, bound)
+
+
+def solve(
+    rounded: Callable[[np.ndarray], np.ndarray],
+    mantissa: np.ndarray,
+    exponent: np.ndarray,
+    zero_point: int,
+    limits: tuple[int, int],
+    bound: int,
+) -> Requantization | None:
+    """Constants with which ``Requantization`` equals a monotone function of each channel.
+
+    Args:
+        rounded: maps int64 [c, n] to int64 [c, n], monotone along n; without the zero point.
+        mantissa, exponent: int64 [c, 1], roughly its factors: mantissa * 2^(exponent - 31).
+        zero_point: of the output.
+        limits: smallest and largest output.
+        bound: largest magnitude of an accumulator.
+
+    Returns:
+        The constants, or None where there are none, and where every output is the same, which
+        needs no multiplication at all.
+    """
+    if bound > arithmetic.INT32_MAX or exponent.max() > 0:
         return None
-    for rounding in (twice, not twice):
+    low, high = (limit - zero_point for limit in limits)
+    steps, first = _first_reached(rounded, len(mantissa), low, high, bound)
+    if not np.any((first <= bound) & (first > -bound)):
+        return None
+    for rounding in (True, False):
         for negative in (False, True):
             if negative and exponent.max() == 0:
                 continue
             multiplier = _exact_multiplier(
-                mantissa, lambda acc, m, r=rounding, n=negative: _evaluate(acc, m, exponent, r, n),
-                steps, first, bound,
-            )  # fmt: skip
+                mantissa,
+                lambda acc, m, r=rounding, n=negative: _evaluate(acc, m, exponent, r, n),
+                steps,
+                first,
+                bound,
+            )
             if multiplier is not None:
                 return Requantization(
                     multiplier[:, 0].astype(np.int32),
@@ -204,8 +236,7 @@ def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requa
                     rounding,
                     negative,
                     zero_point,
-                    attrs["clamp_min"],
-                    attrs["clamp_max"],
+                    *limits,
                 )
     return None
 

@@ -17,6 +17,7 @@ from mcuforge.kernels import inplace
 from mcuforge.kernels.isa import mve
 from mcuforge.kernels.mve_common import (
     LANES,
+    LEAST_MACS,
     Function,
     Requantization,
     address,
@@ -104,6 +105,8 @@ def _conv2d(operation: Operation) -> Kernel | None:
     if direct and sy == sx == 1:
         height, width, out_h, out_w = 1, height * width, 1, out_h * out_w
     if exact is None or folded is None or batch != 1 or outputs < 2 or out_w < 2:
+        return None
+    if out_h * out_w * weight.size < LEAST_MACS:
         return None
 
     f = Function("conv2d")

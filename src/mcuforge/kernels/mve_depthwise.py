@@ -16,6 +16,7 @@ from tvm.tirx.script import builder as T
 from mcuforge.kernels.isa import mve
 from mcuforge.kernels.mve_common import (
     LANES,
+    LEAST_MACS,
     Function,
     address,
     folded_bias,
@@ -85,7 +86,8 @@ def _depthwise(operation: Operation) -> Kernel | None:
     folded = folded_bias(operation, by_channel, bias)
     exact = requantization(operation, scale, accumulator_bound(operation, by_channel, bias))
     tiles = tiling((out_h, out_w), taps, stride)
-    if exact is None or folded is None or tiles is None:
+    few = out_h * out_w * weight.size < LEAST_MACS
+    if exact is None or folded is None or tiles is None or few:
         return None
     plane = Plane(
         height, width, channels, top, left,

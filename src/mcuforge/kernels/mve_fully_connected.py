@@ -6,6 +6,7 @@ from tvm.tirx.script import builder as T
 from mcuforge.kernels.isa import mve
 from mcuforge.kernels.mve_common import (
     LANES,
+    LEAST_MACS,
     Function,
     address,
     folded_bias,
@@ -50,15 +51,16 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
     outputs, inputs = weight.shape
     folded = folded_bias(operation, weight, bias)
     exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
-    if exact is None or folded is None:
+    if exact is None or folded is None or rows * weight.size < LEAST_MACS:
         return None
     product = dot(weight, exclusive=True)
     count = len(product.starts)
-    # The last four channels may overlap the four before; below four the last one is repeated.
-    passes = -(-outputs // 4)
-    channels = np.minimum(np.arange(passes) * 4, max(outputs - 4, 0))[:, np.newaxis] + np.arange(4)
-    channels = np.minimum(channels, outputs - 1)
-    stream = product.weights[channels].transpose(0, 2, 1, 3).reshape(passes, -1)
+    # The last four channels may overlap the four before; below four the last lane is repeated.
+    passes, lanes = -(-outputs // 4), min(outputs, 4)
+    firsts = np.minimum(np.arange(passes) * 4, max(outputs - 4, 0))[:, np.newaxis]
+    channels = firsts + np.minimum(np.arange(4), lanes - 1)
+    weights = product.weights[channels[:, :lanes]]
+    stream = weights.transpose(0, 2, 1, 3).reshape(passes, -1)
     uniform = len(set(exact.multiplier)) == len(set(exact.shift)) == 1
     # Behind the weights of four channels come their constants, so that one pointer walks over all.
     constants = [folded] if uniform else [folded, exact.multiplier, exact.shift]
@@ -76,13 +78,15 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         args.append(np.array([exact.multiplier[0], exact.shift[0]], np.int32))
         p = f.param("params", 2, "int32")
     if outputs < 4:
-        args.append(np.minimum(np.arange(4), outputs - 1).astype(np.uint32))
+        args.append(np.minimum(np.arange(4), lanes - 1).astype(np.uint32))
         offsets = f.param("offset", 4, "uint32")
     y = f.param("y", rows * outputs)
 
     def multiply(acc, x_at, w_at, index):
         a = f.let("a", product.load(x, x_at, index))
-        vectors = [mve.vldrw_s8(address(w, w_at + (index * 4 + i) * LANES)) for i in range(4)]
+        vectors = [
+            mve.vldrw_s8(address(w, w_at + (index * lanes + i) * LANES)) for i in range(lanes)
+        ]
         return [
             f.let("acc", mve.vmladav_s8(a, v) if s is None else mve.vmladava_s8(s, a, v))
             for s, v in zip(acc, vectors, strict=True)
@@ -93,15 +97,15 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
     with f.loop("row", rows) as row, f.loop("channels", passes) as index:
         first = f.let("weights", index * stride)
         x_row = row * inputs
-        acc = [None] * 4
+        acc = [None] * lanes
         regular = count if inputs % LANES == 0 else count - 1
         looped = regular // _GROUP * _GROUP if count > _UNROLLED else 0
         if looped:
-            sums = [f.variable(f"acc{i}", T.int32(0)) for i in range(4)]
+            sums = [f.variable(f"acc{i}", T.int32(0)) for i in range(lanes)]
             with f.loop("group", looped // _GROUP) as group:
                 acc = [s.value for s in sums]
                 x_at = f.let("x_at", x_row + group * (_GROUP * LANES))
-                w_at = f.let("w_at", first + group * (_GROUP * 4 * LANES))
+                w_at = f.let("w_at", first + group * (_GROUP * lanes * LANES))
                 for i in range(_GROUP):
                     acc = multiply(acc, x_at, w_at, i)
                 for s, value in zip(sums, acc, strict=True):
@@ -109,9 +113,9 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
             acc = [s.value for s in sums]
         for i in range(looped, count):
             acc = multiply(acc, x_row, first, i)
-        value = f.let("acc", mve.vmov_s32(*acc))
+        value = f.let("acc", mve.vmov_s32(*(acc[min(i, lanes - 1)] for i in range(4))))
         vectors = [
-            mve.vldrw_s32(address(w, first + (count * 4 + i) * LANES))
+            mve.vldrw_s32(address(w, first + (count * lanes + i) * LANES))
             for i in range(len(constants))
         ]
         value = f.let("sum", mve.vadd_s32(value, vectors[0]))
