@@ -1,12 +1,15 @@
 """Whole models on this machine: the generated C answers as LiteRT does, byte for byte."""
 
+import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Compile, Expect
+from emulator import EmulatedModel
 from host import HostModel
 
 from mcuforge import mlf
@@ -63,6 +66,37 @@ def test_every_byte_is_as_litert_says(
     answers = host.run(np.concatenate([inputs[-1:], inputs]))
     np.testing.assert_array_equal(answers[1:], outputs)
     np.testing.assert_array_equal(answers[0], answers[-1])
+
+
+# Every model, level, core and toolchain: 216 builds. MCUFORGE_FULL_GRID=1 runs them all; otherwise
+# every eleventh, which meets each model, level, core and toolchain.
+GRID = list(
+    itertools.product(
+        (*REFERENCE, *SILABS),
+        (1, 2, 3, 4),
+        ("cortex-m4", "cortex-m7", "cortex-m55"),
+        ("gcc", "clang"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "opt_level", "core", "toolchain"),
+    GRID if os.environ.get("MCUFORGE_FULL_GRID") else GRID[::11],
+)
+def test_emulated_cores_say_the_same(
+    model: str,
+    opt_level: int,
+    core: str,
+    toolchain: str,
+    compiled: Compile,
+    expected: Expect,
+    tmp_path: Path,
+) -> None:
+    inputs, outputs = (rows[:13] for rows in expected(model))
+    archive = compiled(model, f"{core}-c", opt_level)
+    emulated = EmulatedModel(archive, tmp_path, toolchain, ("-O3",))
+    np.testing.assert_array_equal(emulated.run(inputs), outputs)
 
 
 @pytest.mark.parametrize("opt_level", [0, 1, 2])
