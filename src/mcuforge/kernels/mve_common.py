@@ -39,9 +39,9 @@ class Function:
         return self._named(name, T.alloc_buffer((size,), dtype))
 
     @contextmanager
-    def loop(self, name: str, extent: int) -> Iterator[ir.Expr]:
+    def loop(self, name: str, extent: int | ir.Expr) -> Iterator[ir.Expr]:
         """A loop from 0 to extent; a single iteration is written without one."""
-        if extent == 1:
+        if isinstance(extent, int) and extent == 1:
             yield T.int32(0)
             return
         with T.serial(0, extent) as index:
@@ -140,7 +140,9 @@ class Requantization:
         if self.negative:
             high = mve.vadd_s32(high, mve.vsign_s32(acc))
         shifted = (mve.vrshl_s32 if _is_vector(shift) else mve.vrshl_n_s32)(high, shift)
-        value = mve.vadd_n_s32(shifted, T.int32(self.zero_point))
+        value = shifted
+        if self.zero_point:
+            value = mve.vadd_n_s32(shifted, T.int32(self.zero_point))
         if self.low > -128:
             value = mve.vmax_s32(value, mve.vdup_s32(T.int32(self.low)))
         if self.high < 127:

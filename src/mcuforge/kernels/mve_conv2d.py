@@ -135,7 +135,12 @@ def _conv2d(operation: Operation) -> Kernel | None:
     product = dot(matrix, direct, aligned)
     quads = patches or PixelQuads.cheaper(vectors, out_w)
     block = (PixelQuads if quads else PixelPairs)(product, folded, exact, between)
-    parameters = {"weight": block.stream, "params": block.params, "offset": block.offsets}
+    parameters = {
+        "weight": block.stream,
+        "params": block.params,
+        "offset": block.offsets,
+        "count": block.count,
+    }
     if columns is not None:
         parameters["pattern"] = columns.pattern
     parameters = {name: value for name, value in parameters.items() if value is not None}
@@ -214,6 +219,7 @@ class PixelQuads:
         self._vectors = weights.shape[1]
         self.stream = np.ascontiguousarray(weights[channels]).reshape(-1)
         self.params = np.stack([bias, exact.multiplier, exact.shift], 1)[channels].reshape(-1)
+        self.count = None
         # Lanes: two channels of the pixels 0, 2, 1, 3.
         lanes = np.array([0, 2, 1, 3])[:, np.newaxis] * self._outputs + np.arange(2)
         self.offsets = lanes.reshape(-1).astype(np.uint16)
@@ -309,6 +315,15 @@ class PixelPairs:
         stream = np.concatenate([stream, tail], 1)
         self._stride, self.stream, self.params = stream.shape[1], stream.reshape(-1), None
         self.offsets = np.array([0, 1, self._outputs, self._outputs + 1], np.uint32)
+        starts = product.starts
+        whole = len(starts) if starts[-1] == LANES * (len(starts) - 1) else len(starts) - 1
+        self._group = max(g for g in range(1, _UNROLLED + 1) if whole % g == 0)
+        if self._group < 4:
+            self._group = 8
+        self._groups = whole // self._group if len(starts) > _UNROLLED else 0
+        # In memory: a loop whose count they know is unrolled by compilers, into more addresses than
+        # there are registers.
+        self.count = np.array([self._groups], np.int32) if self._groups else None
 
     def write(
         self,
@@ -336,9 +351,10 @@ class PixelPairs:
             ox = _pixels(f, "ox", index, 2, pixels)
             base = f.let("base", row + ox * self._pixel)
             target = f.let("target", out + ox * self._outputs)
-            self._channels(f, x, base, constants["weight"], constants["offset"], y, target)
+            self._channels(f, x, base, constants, y, target)
 
-    def _channels(self, f, x, base, w, offsets, y, out):
+    def _channels(self, f, x, base, constants, y, out):
+        w, offsets, groups = (constants.get(name) for name in ("weight", "offset", "count"))
         count = len(self._dot.starts)
         # Operands that all channels share stay in registers, as many as there is room for.
         order = [(pixel, i) for pixel in range(2) for i in range(count)]
@@ -354,7 +370,7 @@ class PixelPairs:
                 for i in range(count):
                     acc = self._multiply(f, acc, x, base, i, w, first)
             else:
-                acc = self._loop(f, x, base, w, first)
+                acc = self._loop(f, x, base, w, first, groups)
             value = f.let("acc", mve.vmov_s32(*acc))
             three = [
                 f.let(name, mve.vldrw_s32(address(w, first + (2 * count + i) * LANES)))
@@ -381,24 +397,19 @@ class PixelPairs:
             for s, o in zip(acc, operands, strict=True)
         ]
 
-    def _loop(self, f, x, base, w, first):
+    def _loop(self, f, x, base, w, first, groups):
         """A long dot product: a loop over groups of vectors, and the rest."""
-        starts = self._dot.starts
-        regular = len(starts) if starts[-1] == LANES * (len(starts) - 1) else len(starts) - 1
-        group = max(g for g in range(1, _UNROLLED + 1) if regular % g == 0)
-        if group < 4:
-            group = 8
         acc = [f.variable(f"acc{i}", T.int32(0)) for i in range(4)]
-        with f.loop("group", regular // group) as index:
+        with f.loop("group", groups[0]) as index:
             values = [a.value for a in acc]
-            x_at = f.let("x_at", base + index * (group * LANES))
-            w_at = f.let("w_at", first + index * (group * 2 * LANES))
-            for i in range(group):
+            x_at = f.let("x_at", base + index * (self._group * LANES))
+            w_at = f.let("w_at", first + index * (self._group * 2 * LANES))
+            for i in range(self._group):
                 values = self._multiply(f, values, x, x_at, i, w, w_at)
             for a, value in zip(acc, values, strict=True):
                 a.set(value)
         values = [a.value for a in acc]
-        for i in range(regular // group * group, len(starts)):
+        for i in range(self._groups * self._group, len(self._dot.starts)):
             values = self._multiply(f, values, x, base, i, w, first)
         return values
 

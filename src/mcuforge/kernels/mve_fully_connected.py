@@ -20,6 +20,8 @@ from mcuforge.kernels.requantize import accumulator_bound
 
 # Longest dot product, in vectors, that is written without a loop; else vectors in the loop's body.
 _UNROLLED, _GROUP = 10, 4
+# Most iterations of that loop that compilers would unroll.
+_HIDDEN = 8
 
 
 @kernel("fully_connected", opt_level=3, needs={"mve"})
@@ -73,10 +75,12 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
     w = f.param("weight", stream.size)
     args: list[int | np.ndarray] = [0, stream.reshape(-1)]
     scalars = []
-    if uniform:
-        # In memory: as immediate values they would be built anew in every pass.
-        args.append(np.array([exact.multiplier[0], exact.shift[0]], np.int32))
-        p = f.param("params", 2, "int32")
+    looped = (count if inputs % LANES == 0 else count - 1) // _GROUP if count > _UNROLLED else 0
+    if uniform or looped:
+        # In memory: immediate values would be built anew in every pass, and compilers unroll a
+        # short loop whose count they know into more addresses than there are registers.
+        args.append(np.array([exact.multiplier[0], exact.shift[0], looped], np.int32))
+        p = f.param("params", 3, "int32")
     if outputs < 4:
         args.append(np.minimum(np.arange(4), lanes - 1).astype(np.uint32))
         offsets = f.param("offset", 4, "uint32")
@@ -98,11 +102,9 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         first = f.let("weights", index * stride)
         x_row = row * inputs
         acc = [None] * lanes
-        regular = count if inputs % LANES == 0 else count - 1
-        looped = regular // _GROUP * _GROUP if count > _UNROLLED else 0
         if looped:
             sums = [f.variable(f"acc{i}", T.int32(0)) for i in range(lanes)]
-            with f.loop("group", looped // _GROUP) as group:
+            with f.loop("group", p[2] if looped <= _HIDDEN else looped) as group:
                 acc = [s.value for s in sums]
                 x_at = f.let("x_at", x_row + group * (_GROUP * LANES))
                 w_at = f.let("w_at", first + group * (_GROUP * lanes * LANES))
@@ -111,7 +113,7 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
                 for s, value in zip(sums, acc, strict=True):
                     s.set(value)
             acc = [s.value for s in sums]
-        for i in range(looped, count):
+        for i in range(looped * _GROUP, count):
             acc = multiply(acc, x_row, first, i)
         value = f.let("acc", mve.vmov_s32(*(acc[min(i, lanes - 1)] for i in range(4))))
         vectors = [

@@ -5,10 +5,14 @@ from tvm.tirx.script import builder as T
 
 from mcuforge.kernels import arithmetic
 from mcuforge.kernels.isa import mve
-from mcuforge.kernels.mve_common import Function, address, lesser, solve
+from mcuforge.kernels.mve_common import Function, address, solve
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 
 _LANES = 4
+# Widest window whose rows are summed without loops.
+_UNROLLED = 12
+# Compilers do as well on smaller windows.
+_LEAST_COUNT = 32
 
 
 @kernel("pool2d", opt_level=3, needs={"mve"})
@@ -23,8 +27,8 @@ def _average(operation: Operation) -> Kernel | None:
         or operation.args[0].dtype != "int8"
         or any(attrs["padding"])
         or batch != 1
-        or channels < _LANES
-        or count < 2
+        or channels % _LANES
+        or count < _LEAST_COUNT
     ):
         return None
 
@@ -45,10 +49,9 @@ def _average(operation: Operation) -> Kernel | None:
     with (
         f.loop("oy", out_h) as oy,
         f.loop("ox", out_w) as ox,
-        f.loop("part", -(-channels // _LANES)) as part,
+        f.loop("part", channels // _LANES) as part,
     ):
-        first = part * _LANES
-        first = f.let("first", lesser(first, channels - _LANES) if channels % _LANES else first)
+        first = f.let("first", part * _LANES)
         base = f.let("base", (oy * (sy * width) + ox * sx) * channels + first)
         total = f.variable("total", mve.vldrb_s32(address(x, base)))
         # The first pixel starts the sum; its row has one less to add.
@@ -56,10 +59,15 @@ def _average(operation: Operation) -> Kernel | None:
             (1, pool_w - 1, channels),
             (pool_h - 1, pool_w, width * channels),
         ):
-            if rows and columns:
-                with f.loop("ky", rows) as ky, f.loop("kx", columns) as kx:
-                    here = base + at + (ky * width + kx) * channels
-                    total.set(mve.vadd_s32(total.value, mve.vldrb_s32(address(x, here))))
+            if not rows * columns:
+                continue
+            with f.loop("ky", rows) as ky:
+                row = f.let("row", base + at + ky * (width * channels))
+                pixels = range(columns) if columns <= _UNROLLED else [None]
+                for pixel in pixels:
+                    with f.loop("kx", 1 if pixel is not None else columns) as kx:
+                        here = row + (kx if pixel is None else pixel) * channels
+                        total.set(mve.vadd_s32(total.value, mve.vldrb_s32(address(x, here))))
         result = exact.vector(total.value, *scalars)
         f.do(mve.vstrb_s32(address(y, (oy * out_w + ox) * channels + first), result))
     return Kernel(f.done(), (0,))
