@@ -206,6 +206,10 @@ def test_west_flash(built, archive, tmp_path, monkeypatch, board, toolchain, run
         f'for word; do case "$word" in *.jlink) cat "$word" >> {calls};; esac; done\n'
     )
     stub.chmod(0o755)
+    if runner_name == "jlink":  # west asks the library beside the program for its version
+        library = ["gcc", "-shared", "-x", "c", "-", "-o", str(programs / "libjlinkarm.so")]
+        source = "int JLINKARM_GetDLLVersion(void) { return 79600; }"
+        subprocess.run(library, input=source, text=True, check=True)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     parameters = ("--build-dir", str(cell.project / "build"), "--runner", runner_name)
     instance = boards.Instance(

@@ -31,6 +31,8 @@ _HINT = (
 _MODULES = ("cmsis", "cmsis_6")
 # Kilobytes a firmware that does not fit is linked with, to know by how much.
 _ENLARGED_KB = 256 << 10
+# Where RAM starts in the memory map of every Cortex-M; ITCM and flash lie below.
+_RAM = 0x20000000
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,7 @@ def usage(build: Path, board: Board, weights_bytes: int, *, enlarged: bool) -> U
                 flash_bytes += size
             if lies_in(flash, address):
                 flash_end = max(flash_end, address + size - flash.origin)
-            elif flags & (SH_FLAGS.SHF_WRITE | SH_FLAGS.SHF_EXECINSTR):
+            elif address >= _RAM or flags & (SH_FLAGS.SHF_WRITE | SH_FLAGS.SHF_EXECINSTR):
                 ram_bytes += size
             if lies_in(ram, address):
                 ram_end = max(ram_end, address + size - ram.origin)
@@ -338,6 +340,7 @@ def _code_bytes(path: Path) -> int:
             section["sh_size"]
             for section in ELFFile(stream).iter_sections()
             if section["sh_flags"] & SH_FLAGS.SHF_ALLOC
+            and not section["sh_flags"] & SH_FLAGS.SHF_WRITE
             and section["sh_type"] == "SHT_PROGBITS"
             and not section.name.startswith((".ARM.", ".debug"))
         )
