@@ -273,6 +273,7 @@ def unary(call: Call) -> np.ndarray:
             "LOGISTIC": lambda: 1 / (1 + np.exp(-reals)),
             "RELU": lambda: np.maximum(reals, 0),
             "RELU6": lambda: np.clip(reals, 0, 6),
+            "RELU_N1_TO_1": lambda: np.clip(reals, -1, 1),
             "LEAKY_RELU": lambda: np.where(reals > 0, reals, reals * alpha),
             "HARD_SWISH": lambda: reals * np.clip(reals + 3, 0, 6) / 6,
         }[call.name]().astype(np.float32)
@@ -322,10 +323,10 @@ def strided_slice(call: Call) -> np.ndarray:
     x, begin, end, strides = call.inputs
     o = call.options
     slices = []
-    for axis, step in enumerate(strides.data):
-        first = None if o.beginMask >> axis & 1 else int(begin.data[axis])
-        last = None if o.endMask >> axis & 1 else int(end.data[axis])
-        if o.shrinkAxisMask >> axis & 1:
+    for entry, step in enumerate(strides.data):
+        first = None if o.beginMask >> entry & 1 else int(begin.data[entry])
+        last = None if o.endMask >> entry & 1 else int(end.data[entry])
+        if o.shrinkAxisMask >> entry & 1:
             slices.append(first or 0)
         else:
             slices.append(slice(first, last, int(step)))
@@ -371,6 +372,7 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "QUANTIZE": quantize,
     "RELU": unary,
     "RELU6": unary,
+    "RELU_N1_TO_1": unary,
     "RESHAPE": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
     "SHAPE": lambda call: np.int32(call.inputs[0].shape),

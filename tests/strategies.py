@@ -143,17 +143,18 @@ def sliding(drawer: Drawer, dilated: bool) -> tuple[tuple[int, ...], tuple[int, 
     return shape, kernel, options | {"output": output}
 
 
-def weights(drawer: Drawer, shape: tuple[int, ...], axis: int) -> Tensor:
+def weights(drawer: Drawer, shape: tuple[int, ...], axis: int, offset: bool = False) -> Tensor:
     """Constant weights, now and then with some output channels (along `axis`) all zero.
 
-    float32, uint8 per tensor, int8 per tensor or per channel.
+    float32, uint8 per tensor, int8 per tensor (with a zero point if `offset`) or per channel.
     """
     if drawer.dtype == "float32":
         spec = Spec(shape, "float32")
     elif drawer.dtype == "uint8":
         spec = Spec(shape, "uint8", drawer.scale(2**-10, 0.25), drawer.zero_point())
     elif drawer.choice(True, False):
-        spec = Spec(shape, "int8", drawer.scale(2**-10, 0.25))
+        zero = drawer.zero_point() if offset else 0
+        spec = Spec(shape, "int8", drawer.scale(2**-10, 0.25), zero)
     else:
         base = drawer.scale(2**-10, 0.25)
         scales = np.float32(base * 2 ** drawer.random.uniform(-4, 4, shape[axis]))
@@ -230,16 +231,25 @@ def depthwise_conv_2d(drawer: Drawer) -> Case:
 
 @drawing
 def fully_connected(drawer: Drawer) -> Case:
-    rows, depth, channels = drawer.integer(1, 3), drawer.integer(1, 70), drawer.channels()
-    x = drawer.spec((rows, depth))
-    w = weights(drawer, (channels, depth), 0)
+    """The input is a matrix, a stack of rows whose shape is kept, or an image taken as one row."""
+    rows, channels = drawer.integer(1, 3), drawer.channels()
+    match drawer.choice("matrix", "stack", "image"):
+        case "matrix":
+            shape, lead = (rows, drawer.integer(1, 70)), (rows,)
+        case "stack":
+            shape, lead = (rows, 2, drawer.integer(1, 70)), (rows, 2)
+        case "image":
+            shape, lead = (1, *drawer.shape(2, 4), drawer.channels()), (1,)
+    depth = int(np.prod(shape[len(lead) :]))
+    x = drawer.spec(shape)
+    w = weights(drawer, (channels, depth), 0, offset=True)
     tensors = [drawer.input(x), w, bias(drawer, channels, x, w.spec, depth)]
     if drawer.choice(False, False, True):
         tensors[2] = None
-    y = accumulated(drawer, (rows, channels), x, w.spec, depth)
+    y = accumulated(drawer, (*lead, channels), x, w.spec, depth)
     fused = drawer.choice(*ACTIVATIONS)
-    result = drawer.graph.op("FULLY_CONNECTED", tensors, y, fused_activation_function=fused)
-    return drawer.case("FULLY_CONNECTED", result)
+    options = {"fused_activation_function": fused, "keep_num_dims": len(lead) > 1}
+    return drawer.case("FULLY_CONNECTED", drawer.graph.op("FULLY_CONNECTED", tensors, y, **options))
 
 
 def binary_inputs(drawer: Drawer, specs: tuple[Spec, Spec]) -> list[Tensor]:
@@ -360,7 +370,7 @@ def unary(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
             case _:
                 y = drawer.spec(shape, drawer.near(x.scale))
         if op == "LEAKY_RELU":
-            options["alpha"] = float(np.float32(drawer.draw(st.floats(0.0, 1.5))))
+            options["alpha"] = float(np.float32(drawer.draw(st.floats(-1.0, 1.5))))
         tensor = drawer.input(x)
         if shape == (1, 256) and drawer.dtype != "float32":
             low = np.iinfo(drawer.dtype).min
@@ -442,10 +452,12 @@ def transpose(drawer: Drawer) -> Case:
 
 @drawing
 def strided_slice(drawer: Drawer) -> Case:
+    """Slices of all dimensions, or of the first few."""
     x = drawer.spec(drawer.shape(drawer.integer(1, 4), 6))
     begin, end, strides, shape = [], [], [], []
     masks = {"begin_mask": 0, "end_mask": 0, "shrink_axis_mask": 0}
-    for axis, extent in enumerate(x.shape):
+    sliced = drawer.choice(len(x.shape), drawer.integer(1, len(x.shape)))
+    for axis, extent in enumerate(x.shape[:sliced]):
         step = drawer.choice(1, 1, 2, 3, -1)
         first, last = sorted((drawer.integer(0, extent - 1), drawer.integer(0, extent - 1)))
         chosen = np.arange(extent)[first : last + 1 : abs(step)]
@@ -464,10 +476,12 @@ def strided_slice(drawer: Drawer) -> Case:
             end.append(first - 1 if first else -extent - 1)
         if chosen[0] == (0 if step > 0 else extent - 1) and drawer.choice(True, False):
             masks["begin_mask"] |= 1 << axis
+        if step > 0 and last == extent - 1 and drawer.choice(True, False):
+            masks["end_mask"] |= 1 << axis
         strides.append(step)
         shape.append(len(chosen))
     tensors = [drawer.input(x), *map(drawer.indices, (begin, end, strides))]
-    y = like(x, tuple(shape))
+    y = like(x, (*shape, *x.shape[sliced:]))
     return drawer.case("STRIDED_SLICE", drawer.graph.op("STRIDED_SLICE", tensors, y, **masks))
 
 
@@ -653,6 +667,7 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "QUANTIZE": (quantize, ALL_TYPES),
     "RELU": (unary("RELU"), ALL_TYPES),
     "RELU6": (unary("RELU6"), ALL_TYPES),
+    "RELU_N1_TO_1": (unary("RELU_N1_TO_1"), ALL_TYPES),
     "RESHAPE": (reshape, ALL_TYPES),
     "RESIZE_NEAREST_NEIGHBOR": (resize_nearest_neighbor, ALL_TYPES),
     "SHAPE": (shape_arithmetic, ALL_TYPES),

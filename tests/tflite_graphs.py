@@ -81,9 +81,14 @@ class Tensor:
 
 
 class Graph:
-    """A TFLite model of one subgraph, built operator by operator."""
+    """A TFLite model of one subgraph, built operator by operator.
 
-    def __init__(self) -> None:
+    Args:
+        named: whether tensors get names; models can be stripped of them.
+    """
+
+    def __init__(self, named: bool = True) -> None:
+        self._named = named
         self._tensors: list[schema.TensorT] = []
         self._buffers = [schema.BufferT()]  # buffer 0 is the empty one
         self._operators: list[schema.OperatorT] = []
@@ -96,7 +101,7 @@ class Graph:
 
     def _tensor(self, spec: Spec, name: str, data: bytes | None = None) -> Tensor:
         tensor = schema.TensorT()
-        tensor.name = f"{name}_{len(self._tensors)}"
+        tensor.name = f"{name}_{len(self._tensors)}" if self._named else ""
         tensor.shape = [int(extent) for extent in spec.shape]
         tensor.type = getattr(schema.TensorType, spec.dtype.upper())
         tensor.buffer = 0

@@ -15,7 +15,7 @@ from mcuforge.errors import ModelError
 from mcuforge.target import Target
 
 OPERATORS = [(op, dtype) for op, (_, dtypes) in strategies.OPERATORS.items() for dtype in dtypes]
-DEMANDING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+DEMANDING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "NETWORK")
 TARGETS = ("host-c", "cortex-m7-c", "cortex-m55-c")
 # Reads and writes out of bounds and undefined arithmetic end the program.
 SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -70,3 +70,13 @@ def test_an_unsupported_operator_is_named(dtype: str, tmp_path: Path) -> None:
     path.write_bytes(graph.build(z))
     with pytest.raises(ModelError, match=r"COS \(operator 1, output tensor 'cos_2'\)"):
         compile_model(path, "model", Target.parse("host-c"), 1, tmp_path / "model.tar")
+
+
+def test_a_model_without_names_compiles(tmp_path: Path) -> None:
+    graph = Graph(named=False)
+    spec = Spec((1, 4), "int8", 0.5, 3)
+    x = graph.input(spec)
+    model = graph.build(graph.op("ADD", [x, graph.op("RELU", [x], spec)], spec))
+    inputs = [np.array([[-128, -1, 5, 127]], np.int8)]
+    (results,) = batch.run([batch.Job(model, "host-c", 2, inputs)], tmp_path, SANITIZED)
+    assert_same("ADD", results, answer(model, inputs))

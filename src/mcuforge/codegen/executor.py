@@ -40,7 +40,7 @@ def ports(tensors: tuple[ModelTensor, ...], kind: str) -> list[Port]:
     taken: set[str] = set()
     named = []
     for index, tensor in enumerate(tensors):
-        base = re.sub(r"\W+", "_", tensor.name, flags=re.ASCII).strip("_").lower() or "tensor"
+        base = re.sub(r"\W+", "_", tensor.name, flags=re.ASCII).strip("_").lower() or kind
         base = f"t_{base}" if base[0].isdigit() or c.RESERVED.fullmatch(base) else base
         name, count = base, 1
         while name in taken:

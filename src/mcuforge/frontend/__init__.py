@@ -6,7 +6,7 @@ import tvm
 from tflite.ActivationFunctionType import ActivationFunctionType
 from tvm import relax
 from tvm.relax.frontend.tflite import from_tflite as tvm_from_tflite
-from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter
+from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter, get_tensor_name
 
 from mcuforge.errors import ModelError
 from mcuforge.kernels import arithmetic
@@ -82,10 +82,28 @@ def from_tflite(data: bytes) -> tvm.IRModule:
         ModelError: an operator is not supported; names it, its index and its output tensor.
     """
     try:
-        model = tflite.Model.GetRootAsModel(data, 0)
+        model = tflite.Model.GetRootAsModel(_with_unique_names(data), 0)
         return tvm_from_tflite(model, op_converter=_Converter)
     except (tvm.error.OpNotImplemented, tvm.error.OpError) as error:
         raise ModelError(str(error).strip().splitlines()[0]) from error
+
+
+def _with_unique_names(data: bytes) -> bytes:
+    """The model with every tensor named differently: TVM's importer tells tensors by name."""
+    subgraph = tflite.Model.GetRootAsModel(data, 0).Subgraphs(0)
+    names = [subgraph.Tensors(index).Name() for index in range(subgraph.TensorsLength())]
+    if all(names) and len(set(names)) == len(names):
+        return data
+    # A large import for a rare model: one whose names were stripped.
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data)
+    for index, tensor in enumerate(model.subgraphs[0].tensors):
+        tensor.name = f"t{index}_{(tensor.name or b'').decode(errors='replace')}"
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 class _Converter(OperatorConverter):
@@ -191,6 +209,22 @@ class _Converter(OperatorConverter):
             low=low,
             high=high,
         )
+
+    def convert_fully_connected(self, op):
+        # TFLite takes the input for a matrix as wide as the weights, whatever its shape.
+        source, weight = self.get_input_tensors(op)[:2]
+        (result,) = self.get_output_tensors(op)
+        shape = [int(size) for size in self.get_tensor_shape(source)]
+        depth = int(self.get_tensor_shape(weight)[-1])
+        if len(shape) == 2 and shape[1] == depth:
+            return super().convert_fully_connected(op)
+        name = get_tensor_name(self.subgraph, source.tensor_idx)
+        data = self.get_tensor_expr(source)
+        matrix = relax.op.reshape(data, [int(np.prod(shape)) // depth, depth])
+        self.exp_tab.set_expr(name, self.bb.normalize(matrix), force_override=True)
+        product = super().convert_fully_connected(op)
+        self.exp_tab.set_expr(name, data, force_override=True)
+        return relax.op.reshape(product, [int(size) for size in self.get_tensor_shape(result)])
 
     def convert_reshape(self, op):
         # The result's shape is static whatever arithmetic (SHAPE, STRIDED_SLICE, PACK...) the model

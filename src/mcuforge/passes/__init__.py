@@ -39,14 +39,14 @@ def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
         FoldZeroPoints(),
         ViewReshapes(),
     ]
-    passes += [select_kernels(level, target.features) for level in range(MAX_OPT_LEVEL, -1, -1)]
     passes += [
         relax.transform.LegalizeOps({"relax.sigmoid": _legalize_sigmoid}),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FoldConstant(),
-        relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
     ]
+    # Behind FoldConstant, which would run kernels whose operands are all constant on TVM's terms.
+    passes += [select_kernels(level, target.features) for level in range(MAX_OPT_LEVEL, -1, -1)]
+    passes += [relax.transform.FuseOps(), relax.transform.FuseTIR()]
     with tvm.transform.PassContext(opt_level=opt_level):
         return tvm.transform.Sequential(passes)(mod)
 
