@@ -473,7 +473,7 @@ def test_ports_get_names_that_c_and_cpp_accept() -> None:
     ]
     names = [port.c_name for port in executor.ports(tuple(tensors), "input")]
     assert names[:4] == ["t_class", "serving_default_x_0", "serving_default_x", "t_7up"]
-    assert names[4:] == ["tensor", "x", "x_1"]
+    assert names[4:] == ["input", "x", "x_1"]
 
 
 @pytest.mark.parametrize(
