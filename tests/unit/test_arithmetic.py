@@ -100,7 +100,7 @@ def requantizations(draw):
 
 
 @settings(deadline=None)
-@given(requantizations(), st.sampled_from([1000, 2**16, 2**22, 2**28]), st.integers(0, 2**32 - 1))
+@given(requantizations(), st.sampled_from([1000, 2**16, 2**22]), st.integers(0, 2**32 - 1))
 def test_one_multiply_add_equals_every_requantization(requantization, bound, seed) -> None:
     factors, rounded, low, high = requantization
     lines = arithmetic.linear_requantization(rounded, factors, low, high, bound)

@@ -193,7 +193,8 @@ def linear_requantization(
         with steps on both sides of zero needs it -2^31 (-2^32 for mantissas below 2^30).
 
     Raises:
-        ModelError: no such constants exist for some channel.
+        ModelError: no such constants exist, as may happen where some scale is above a half and
+            accumulators need more than 26 bits.
     """
     steps = np.arange(low + 1, high + 1, dtype=np.int64)
     # The first accumulator that reaches each step, by bisection; bound + 1 if none does.
@@ -505,12 +506,14 @@ def _leaky_relu(
     inputs: np.ndarray, input_scale: np.float32, output_scale: np.float32, alpha: np.float32
 ) -> np.ndarray:
     """internal/reference/leaky_relu.h; the real factors are float32 (activations.cc)."""
-    positive = quantize_multiplier(float(input_scale / output_scale))
-    negative = quantize_multiplier(float(input_scale * alpha / output_scale))
+    slope = float(input_scale * alpha / output_scale)
+    scaled = multiply_by_quantized_multiplier(inputs, *quantize_multiplier(abs(slope)))
     return np.where(
         inputs >= 0,
-        multiply_by_quantized_multiplier(inputs, *positive),
-        multiply_by_quantized_multiplier(inputs, *negative),
+        multiply_by_quantized_multiplier(
+            inputs, *quantize_multiplier(float(input_scale / output_scale))
+        ),
+        -scaled if slope < 0 else scaled,
     )
 
 
