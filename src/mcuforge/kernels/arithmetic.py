@@ -10,6 +10,7 @@ so does this module: the order and the width of every operation are part of the 
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -492,14 +493,20 @@ def nearest_indices(
 def _rounded_function(
     op: str, inputs: np.ndarray, input_scale: np.float32, output_scale: np.float32
 ) -> np.ndarray:
-    """LUTPopulateInt8, internal/common.h: float32 throughout, with libm's tanhf and expf."""
+    """LUTPopulateInt8, internal/common.h: float32 throughout."""
     reals = input_scale * inputs.astype(np.float32)
     if op == "TANH":
-        reals = np.float32(np.tanh(np.float64(reals)))
+        reals = _libm("tanhf", reals)
     else:
-        with np.errstate(over="ignore"):
-            reals = np.float32(1) / (np.float32(1) + np.float32(np.exp(np.float64(-reals))))
+        reals = np.float32(1) / (np.float32(1) + _libm("expf", -reals))
     return round_half_away(reals * (np.float32(1) / output_scale)).astype(np.int64)
+
+
+def _libm(name: str, values: np.ndarray) -> np.ndarray:
+    """A float32 function of the C library, the one LiteRT calls: last bits are the library's."""
+    function = getattr(ctypes.CDLL(None), name)
+    function.argtypes, function.restype = [ctypes.c_float], ctypes.c_float
+    return np.float32([function(value) for value in values])
 
 
 def _leaky_relu(
