@@ -587,8 +587,12 @@ def transformed(drawer: Drawer, x: Tensor, others: list[Tensor]) -> Tensor:
     match drawer.choice("ADD", "MUL", "MAXIMUM", "CONCATENATION", "POOL", "PAD", "RELU", "SPLIT"):
         case "ADD" | "MUL" as op:
             other = drawer.choice(*alike)
-            scale = None if drawer.dtype == "float32" else drawer.near(x.spec.scale)
-            return graph.op(op, [x, other], drawer.spec(shape, scale))
+            y = drawer.spec(shape)
+            if drawer.dtype != "float32":
+                scales = x.spec.scale, other.spec.scale
+                target = max(scales) if op == "ADD" else scales[0] * scales[1] * 64
+                y = drawer.spec(shape, drawer.near(target))
+            return graph.op(op, [x, other], y)
         case "MAXIMUM":
             other = drawer.constant(like(x.spec, (1, shape[3])))
             return graph.op("MAXIMUM", [x, other], x.spec)
