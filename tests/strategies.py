@@ -61,9 +61,13 @@ class Drawer:
         return float(np.float32(2.0**exponent * self.choice(1, 0.75, 1.25)))
 
     def near(self, target: float) -> float:
-        """A float32 scale between a quarter and four times `target`, or exactly that."""
+        """A float32 scale between a quarter and four times `target`, or exactly that.
+
+        Kept where TFLite's own arithmetic does not overflow, however many operators in a row.
+        """
         factor = self.choice(1.0, 0.25, 0.5, 2.0, 4.0, 0.0)
-        return float(np.float32(target * (factor or self.draw(st.floats(0.25, 4.0)))))
+        target *= factor or self.draw(st.floats(0.25, 4.0))
+        return float(np.clip(np.float32(target), np.float32(2**-14), np.float32(2**12)))
 
     def zero_point(self) -> int:
         low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
