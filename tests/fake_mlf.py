@@ -151,7 +151,15 @@ def _write(path, source, header, inputs, outputs, workspace, core):
         "weights_bytes": 64,
         "macs_nominal": 64,
         "macs_executed": 64,
-        "operators": [{"symbol": "tvmgen_tiny_run", "op": "fully_connected", "macs": 64}],
+        "operators": [
+            {
+                "symbol": "tvmgen_tiny_run",
+                "op": "fully_connected",
+                "shape": [1, 4],
+                "macs": 64,
+                "macs_nominal": 64,
+            }
+        ],
     }
     module = {
         "model_name": "tiny",

@@ -137,9 +137,11 @@ def _metadata(
             {
                 "symbol": f"{symbol}_{s.kernel}" if s.kernel else "memcpy",
                 "op": s.op,
+                "shape": list(s.result.shape),
                 "macs": s.macs or 0,
+                "macs_nominal": nominal,
             }
-            for s in program.steps
+            for s, nominal in zip(program.steps, _macs_nominal(program, description), strict=True)
         ],
     }
     functions: dict[str, dict[str, int]] = {}
@@ -183,6 +185,20 @@ def _metadata(
         "mcuforge": info,
     }
     return {"version": mlf.FORMAT_VERSION, "modules": {description.name: module}}
+
+
+def _macs_nominal(program: Program, description: Description) -> list[int | None]:
+    """Multiply-accumulates the model states for each step, None where that cannot be told.
+
+    Passes keep the order of operators, so the n-th with weights comes from the model's n-th: unless
+    one of them was removed as a whole, or is TVM's own and does not say what it executes.
+    """
+    stated = [operator.macs for operator in description.operators if operator.macs]
+    executed = [step.macs for step in program.steps if step.macs]
+    if len(stated) != len(executed) or any(map(int.__lt__, stated, executed)):
+        return [step.macs and None for step in program.steps]
+    following = iter(stated)
+    return [next(following) if step.macs else step.macs for step in program.steps]
 
 
 def _macs_executed(program: Program, nominal: int) -> int:
