@@ -14,5 +14,6 @@ with job(snakemake.log[0]):
         Path(snakemake.output.elf),
         Path(snakemake.output.sizes),
         benchmark=snakemake.params.benchmark,
+        profile=snakemake.params.get("profile", False),
         log=Path(snakemake.log[0]),
     )

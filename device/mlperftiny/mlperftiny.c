@@ -6,6 +6,7 @@
 
 #include "inference.h"
 #include "model.h"
+#include "operators.h"
 #include "port.h"
 #include "print.h"
 
@@ -154,6 +155,9 @@ static void infer(uint32_t count, uint32_t warmup) {
     print_uint(run.ticks_max);
     print_text("]\r\n");
     print_field("m-mcuforge-stack-[", run.stack_bytes);
+#ifdef TVMGEN_PROFILE
+    operators_print();
+#endif
     print_results();
 }
 

@@ -1,11 +1,15 @@
 #include "inference.h"
 
 #include "model_glue.h"
+#include "operators.h"
 #include "port.h"
 #include "stack.h"
 
 void inference_begin(struct inference *run) {
     *run = (struct inference){.ticks_min = UINT64_MAX, .stack_intact = 1};
+#ifdef TVMGEN_PROFILE
+    operators_begin();
+#endif
 }
 
 /* Its own function, so that nothing is scheduled into or out of the bracket between the two reads
@@ -16,6 +20,9 @@ __attribute__((noinline)) void inference_step(struct inference *run) {
     int32_t error = MODEL_RUN();
     uint64_t ticks = port_ticks();
 
+#ifdef TVMGEN_PROFILE
+    operators_calibrate();
+#endif
     uint32_t used = stack_used(top);
     run->stack_bytes = used > run->stack_bytes ? used : run->stack_bytes;
     run->stack_intact &= stack_intact();

@@ -15,7 +15,7 @@ from mcuforge.models import registry
 
 OPT_LEVELS = (0, 1, 2, 3, 4)
 TOOLCHAINS = ("gcc", "clang", "tvm-llvm")
-MODES = ("setup", "performance", "accuracy")
+MODES = ("setup", "performance", "accuracy", "profile")
 # What of a board a firmware does not depend on: how it gets there, and where it then runs.
 _NOT_BUILT_IN = (
     "toolchains",
@@ -157,11 +157,12 @@ class Experiment:
         built = "{model}/{board}/{toolchain}/O{opt_level}".format(**at)
         valid = [
             rf"bench/{built}/{at['mode']}\.json",
-            rf"firmware/{built}/(firmware\.elf|size\.json)",
+            rf"firmware/{built}/(firmware\.elf|size\.json|profile\.elf|profile\.json)",
             rf"mlf/{at['model']}/{at['target']}/O{at['opt_level']}\.tar",
+            rf"profile/{built}\.(csv|svg)",
             rf"models/{at['model']}(\.tflite|\.json|\.vectors\.npz)",
         ]
-        return rf"(?!({'|'.join(valid)})$)(bench|firmware|mlf|models)/.+"
+        return rf"(?!({'|'.join(valid)})$)(bench|firmware|mlf|models|profile)/.+"
 
     def explain(self, path: str) -> ConfigError:
         """What is wrong with an impossible path below ``results``, and what would be right."""
@@ -178,6 +179,7 @@ class Experiment:
             "firmware": "model/board/toolchain/level/firmware.elf",
             "mlf": "model/target/level.tar",
             "models": "model.tflite",
+            "profile": "model/board/toolchain/level.csv",
         }
         area, *parts = Path(path).parts
         parts[-1:] = parts[-1].split(".", 1)

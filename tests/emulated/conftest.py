@@ -51,8 +51,10 @@ def built(tmp_path_factory):
             pytest.skip(f"{program} is not installed")
     done = {}
 
-    def build(board="mps2_an500", toolchain="gcc", benchmark="", mixed=False, **source):
-        key = (board, toolchain, benchmark, mixed, *sorted(source.items()))
+    def build(
+        board="mps2_an500", toolchain="gcc", benchmark="", mixed=False, profile=False, **source
+    ):
+        key = (board, toolchain, benchmark, mixed, profile, *sorted(source.items()))
         if key not in done:
             directory = tmp_path_factory.mktemp("firmware")
             archive = directory / "model.tar"
@@ -62,7 +64,9 @@ def built(tmp_path_factory):
                 fake_mlf.write(archive, **source)
             elf, size = directory / "firmware.elf", directory / "size.json"
             kind = INVENTORY.board(board)
-            firmware.build(archive, kind, toolchain, elf, size, benchmark=benchmark)
+            firmware.build(
+                archive, kind, toolchain, elf, size, benchmark=benchmark, profile=profile
+            )
             vectors = fake_mlf.write_vectors(directory / "vectors.npz")
             done[key] = Built(kind, elf, size, mlf.read(archive).info, vectors)
         return done[key]

@@ -42,7 +42,7 @@ def test_texts_of_digits_are_numbers_as_the_command_line_gives_them() -> None:
         ({"opt_levels": 3}, ["opt_levels", "a list"]),
         ({"toolchains": ["icc"]}, ["toolchains[0]", "gcc, clang or tvm-llvm"]),
         ({"models": []}, ["models", "at least one"]),
-        ({"modes": ["energy"]}, ["modes[0]", "setup, performance or accuracy"]),
+        ({"modes": ["energy"]}, ["modes[0]", "setup, performance, accuracy or profile"]),
         ({"modles": ["kws"]}, ["modles"]),
         (
             {"registries": {"models": "nowhere.yaml", "boards": "config/boards.yaml"}},
@@ -65,6 +65,7 @@ def test_a_wrong_configuration_gives_one_line_to_act_on(changes: dict, words: li
         ("bench/kws/nope/gcc/O1/performance.json", ["board 'nope'", "mps2_an500"]),
         ("bench/kws/mps2_an500/icc/O1/performance.json", ["toolchain 'icc'", "gcc, clang"]),
         ("bench/kws/mps2_an500/gcc/O1/energy.json", ["mode 'energy'", "performance"]),
+        ("profile/kws/mps2_an500/icc/O1.csv", ["toolchain 'icc'", "gcc, clang"]),
         ("mlf/kws/z80-c/O1.tar", ["target 'z80-c'", "cortex-m7-c"]),
         ("models/nope.json", ["model 'nope'"]),
         ("bench/kws", ["nothing mcuforge makes"]),
@@ -85,6 +86,8 @@ def test_artifacts_of_the_grid_are_possible() -> None:
         for path in (
             f"bench/{cell}/performance.json",
             f"firmware/{cell}/firmware.elf",
+            f"firmware/{cell}/profile.elf",
+            f"profile/{cell}.csv",
             f"mlf/{cell.model}/{target}/O{cell.opt_level}.tar",
             f"models/{cell.model}.vectors.npz",
             "summary.csv",

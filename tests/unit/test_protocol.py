@@ -221,6 +221,15 @@ def test_any_lines_give_a_result_or_a_board_error(lines):
         assert str(error)
 
 
+def test_the_operators_of_a_profile_are_in_order():
+    lines = [f"m-mcuforge-operator-[{i},{100 * i}]" for i in range(3)]
+    assert parse_inference(REPLY + lines).operators == (0, 100, 200)
+    assert parse_inference(REPLY).operators == ()
+    for wrong in (lines[1:], [*lines, lines[0]], lines[::-1]):
+        with pytest.raises(BoardError, match="not in order"):
+            parse_inference(REPLY + wrong)
+
+
 def test_profile_reads_what_the_firmware_says():
     def answer(command):
         if command == "name":

@@ -59,6 +59,13 @@ def generate(archive, directory, **kwargs):
     return zephyr.generate(archive, directory, **kwargs)
 
 
+def test_an_application_can_profile(tmp_path, archive):
+    for profile in (False, True):
+        project = generate(archive, tmp_path / f"app{profile}", profile=profile)
+        cmake = (project.directory / "CMakeLists.txt").read_text()
+        assert ("TVMGEN_PROFILE" in cmake) == profile
+
+
 @pytest.mark.parametrize("kind", firmware.KINDS)
 def test_an_application_has_all_it_needs_and_nothing_else(tmp_path, archive, kind):
     project = generate(archive, tmp_path / "app", kind=kind).directory

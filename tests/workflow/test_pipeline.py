@@ -67,6 +67,23 @@ def test_one_cell_can_be_asked_for(fresh: Project) -> None:
     }
 
 
+def test_a_profile_can_be_asked_for(finished: Project) -> None:
+    target = "results/profile/tiny/mps2_an500/gcc/O3.csv"
+    assert finished.plan(target) == {
+        "build_profile_firmware": 1,
+        "measure": 1,
+        "operator_profile": 1,
+    }
+    assert finished.plan("--config", "modes=[performance,profile]")["operator_profile"] == 8
+    finished.run(target)
+    with (finished.path / target).open() as file:
+        operators = list(csv.DictReader(file))
+    assert [o["operator"] for o in operators] == ["conv2d", "fully_connected"]
+    total = sum(int(o["count"]) for o in operators)
+    assert total == pytest.approx(int(operators[0]["inference"]), rel=0.02)
+    assert (finished.path / target).with_suffix(".svg").is_file()
+
+
 def test_the_same_cell_twice_gives_the_same_bytes(finished: Project) -> None:
     mlf = Path("results/mlf/tiny/cortex-m7-c/O3.tar")
     elf = Path("results/firmware/tiny/mps2_an500/gcc/O3/firmware.elf")

@@ -4,9 +4,8 @@ localrules:
 
 rule measure:
     input:
+        unpack(firmware_of),
         archive=archive_of,
-        elf="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/firmware.elf",
-        sizes="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/size.json",
         vectors="results/models/{model}.vectors.npz",
         labels=dataset_of,
     output:

@@ -62,6 +62,14 @@ def archive_of(wildcards):
     return f"results/mlf/{wildcards.model}/{target}/O{wildcards.opt_level}.tar"
 
 
+def firmware_of(wildcards):
+    names = {"elf": "firmware.elf", "sizes": "size.json"}
+    if wildcards.mode == "profile":
+        names = {"elf": "profile.elf", "sizes": "profile.json"}
+    path = "results/firmware/{model}/{board}/{toolchain}/O{opt_level}/{name}"
+    return {key: path.format(name=name, **wildcards) for key, name in names.items()}
+
+
 def refuse(wildcards):
     raise WorkflowError(str(EXPERIMENT.explain(wildcards.impossible)))
 
@@ -86,6 +94,11 @@ def archives():
 
 def tables():
     return expand("results/tables/{table}.csv", table=["levels", "boards"])
+
+
+def profiles():
+    cells = EXPERIMENT.cells if "profile" in config["modes"] else ()
+    return expand("results/profile/{cell}.{kind}", cell=cells, kind=["csv", "svg"])
 
 
 def figures():

@@ -21,6 +21,16 @@ rule build_firmware:
         "../../scripts/build_firmware.py"
 
 
+use rule build_firmware as build_profile_firmware with:
+    output:
+        elf="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/profile.elf",
+        sizes="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/profile.json",
+    log:
+        "results/logs/firmware/{model}/{board}/{toolchain}/O{opt_level}.profile.log",
+    params:
+        profile=True,
+
+
 localrules:
     zephyr_workspace,
 

@@ -17,8 +17,11 @@ from mcuforge.errors import BoardError, ToolError
 
 PROGRAM = "qemu-system-arm"
 # Virtual time: one instruction is one nanosecond, whatever the host does.
-ICOUNT = "shift=0,align=off,sleep=off"
+ICOUNT = "shift={shift},align=off,sleep=off"
 INSTRUCTIONS_PER_SECOND = 1_000_000_000
+# An instruction of 2^6 nanoseconds is longer than a tick of any board's timer: every single one
+# shows.
+FINE_SHIFT = 6
 _START_TIMEOUT_S = 30.0
 _MAX_MESSAGE = 1 << 16
 
@@ -53,14 +56,17 @@ class Qemu:
         elf: the firmware in its memory; None for a board that is still to be flashed.
         gdb: path of a socket where QEMU serves gdb, through which it can be flashed. The machine
             then stands still until gdb lets it go.
+        shift: an instruction takes 2^shift nanoseconds of virtual time.
 
     Attributes:
         port: the pseudo-terminal of the UART, for ``serial.Serial``.
     """
 
-    def __init__(self, machine: str, elf: Path | None, gdb: Path | None = None) -> None:
+    def __init__(
+        self, machine: str, elf: Path | None, gdb: Path | None = None, shift: int = 0
+    ) -> None:
         command = [_program(), "-M", machine, "-nodefaults", "-display", "none"]
-        command += ["-icount", ICOUNT, "-preconfig"]
+        command += ["-icount", ICOUNT.format(shift=shift), "-preconfig"]
         if elf:
             command += ["-kernel", os.fspath(elf)]
         if gdb:

@@ -41,6 +41,7 @@ def build(
     *,
     benchmark: str = "",
     vendor: str = "mcuforge",
+    profile: bool = False,
     project: Path | None = None,
     log: Path | None = None,
 ) -> Size:
@@ -52,6 +53,7 @@ def build(
         elf, size: written atomically, `size` last. The same inputs give the same bytes.
         benchmark: the MLPerf Tiny model (``kws01``, ...) the firmware says it runs; empty if none.
         vendor: what the firmware answers to ``name``.
+        profile: also report the time of each operator.
         project: where to leave the project, an empty or absent directory; by default it is
             temporary.
         log: what the tools print is appended to it.
@@ -66,9 +68,9 @@ def build(
     if project is None:
         with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
             root = Path(directory).resolve()
-            return _build(mlf, board, toolchain, elf, size, benchmark, vendor, root, log)
+            return _build(mlf, board, toolchain, elf, size, benchmark, vendor, profile, root, log)
     root = _empty(project)
-    return _build(mlf, board, toolchain, elf, size, benchmark, vendor, root, log)
+    return _build(mlf, board, toolchain, elf, size, benchmark, vendor, profile, root, log)
 
 
 def generate(
@@ -127,11 +129,12 @@ def _build(
     size: Path,
     benchmark: str,
     vendor: str,
+    profile: bool,
     root: Path,
     log: Path | None,
 ) -> Size:
     platform = {"baremetal": baremetal, "zephyr": zephyr}[board.platform]
-    built = platform.build(mlf, board, toolchain, root, benchmark, vendor, log)
+    built = platform.build(mlf, board, toolchain, root, benchmark, vendor, profile, log)
     info, used = built.project.info, built.usage
     record = Size(
         model=built.project.model,

@@ -16,12 +16,15 @@ def build(
     root: Path,
     benchmark: str,
     vendor: str,
+    profile: bool,
     log: Path | None,
 ) -> Built:
     """Generate the project in the empty directory `root` and build it there."""
     cmake, ninja = toolchains.find("cmake"), toolchains.find("ninja")
     tools = toolchains.toolchain(toolchain, board.core)
-    generated = projects.generate(mlf, board, tools, root, benchmark=benchmark, vendor=vendor)
+    generated = projects.generate(
+        mlf, board, tools, root, benchmark=benchmark, vendor=vendor, profile=profile
+    )
     build_root = root / "build"
     configure = [cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-S", str(root)]
     configure += ["-B", str(build_root), f"-DCMAKE_TOOLCHAIN_FILE={root / 'toolchain.cmake'}"]

@@ -88,6 +88,7 @@ def generate(
     samples: Samples | None = None,
     benchmark: str = "",
     vendor: str = "mcuforge",
+    profile: bool = False,
     baud: int = 115200,
 ) -> Project:
     """Write the bare-metal project into the empty `directory`.
@@ -99,6 +100,7 @@ def generate(
         benchmark: the MLPerf Tiny model the firmware reports, which also says how data set bytes
             become inputs; empty for none.
         vendor: reported by the command `name`.
+        profile: time each operator of the model; for the kind ``mlperftiny``.
 
     Raises ConfigError for a name that cannot stand in C source, ModelError for a bad archive.
     """
@@ -110,6 +112,7 @@ def generate(
         "board": board,
         "toolchain": toolchain.version,
         "baud": baud,
+        "profile": profile,
         "lengths": {memory.name: memory.size for memory in board.memories},
         "compiler": toolchain.compiler,
         "archiver": toolchain.archiver,

@@ -120,6 +120,7 @@ def generate(
     samples: Samples | None = None,
     benchmark: str = "",
     vendor: str = "mcuforge",
+    profile: bool = False,
     stack_bytes: int = Board.stack_bytes,
     tools: tuple[str, ...] = (),
 ) -> Project:
@@ -127,7 +128,7 @@ def generate(
 
     Args:
         archive_path: the MLF tar.
-        kind, samples, benchmark, vendor: as for bare metal.
+        kind, samples, benchmark, vendor, profile: as for bare metal.
         stack_bytes: of the thread that runs the model.
         tools: versions of what will build it, part of the build id.
 
@@ -153,6 +154,7 @@ def generate(
     names = {path.name for path in source.glob("*.c")} - {"libc.c"}
     names |= {name for name in glue if name.endswith(".c")}
     values |= {
+        "profile": profile,
         "stack_bytes": stack_bytes,
         "mathematics": mathematics,
         "model_sources": projects.model_sources(directory),
@@ -235,6 +237,7 @@ def build(
     root: Path,
     benchmark: str,
     vendor: str,
+    profile: bool,
     log: Path | None,
 ) -> Built:
     """Generate the application in the empty directory `root` and build it there."""
@@ -245,6 +248,7 @@ def build(
         root,
         benchmark=benchmark,
         vendor=vendor,
+        profile=profile,
         stack_bytes=board.stack_bytes,
         tools=(tools, str(found), board.zephyr_board, *board.zephyr_fragments),
     )

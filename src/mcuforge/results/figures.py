@@ -133,6 +133,37 @@ def boards(rows: pd.DataFrame, path: Path) -> None:
     _save(figure, "Boards compared, each at its best level and toolchain", path)
 
 
+def profile(rows: pd.DataFrame, title: str, path: Path) -> None:
+    """What each operator costs, one bar an operator, in the order they run.
+
+    Args:
+        rows: as ``profile.table`` returns them.
+        title: the cell.
+        path: the SVG to write.
+    """
+    names = [f"{r.index} {r.operator} {r.shape}" for r in rows.itertuples(index=False)]
+    figure = Figure(figsize=(7.0, max(1.6, 0.22 * len(rows) + 1.0)), layout="constrained")
+    axes = figure.subplots()
+    hardware = (rows["timebase"] == "hardware").any()
+    unit = "cycles" if hardware else "instructions"
+    if len(rows):
+        kinds = list(rows["operator"].unique())
+        colors = dict(zip(kinds, sns.color_palette("colorblind", len(kinds)), strict=True))
+        counts = rows["count"].astype(float) / 1e3
+        bars = axes.barh(names, counts, color=rows["operator"].map(colors))
+        costs = rows["per_mac"].map(lambda cost: f", {_short(cost)} per MAC" if cost > 0 else "")
+        labels = [f"{share:.1%}{cost}" for share, cost in zip(rows["share"], costs, strict=True)]
+        axes.bar_label(bars, labels, padding=3, fontsize=7)
+        axes.margins(x=0.4, y=0.01)
+        axes.invert_yaxis()
+    else:
+        axes.text(0.5, 0.5, "does not fit", ha="center", transform=axes.transAxes)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_xlabel(f"{unit}, thousands")
+    axes.grid(visible=False, axis="y")
+    _save(figure, title, path)
+
+
 def _work(rows: pd.DataFrame) -> pd.Series:
     """Millions of instructions, or milliseconds."""
     instructions = rows["instructions"].astype("Float64") / 1e6

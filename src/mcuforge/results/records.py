@@ -109,6 +109,7 @@ class Measurement(_Record):
     latency_us: float | None = None
     inferences_per_second: float | None = None
     laps: list[dict[str, Any]] = field(default_factory=list)
+    operators: list[int] = field(default_factory=list)
     inputs_sha256: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     exact: bool | None = None

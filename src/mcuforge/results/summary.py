@@ -48,7 +48,7 @@ COLUMNS = [
 _INTEGERS = [c for c in COLUMNS if c.endswith("_bytes") or c in ("instructions", "macs_executed")]
 _FLAGS = ["exact", "valid"]
 # Whose timing a row shows when a cell was measured in several modes.
-_MODES = ("performance", "setup", "accuracy")
+_MODES = ("performance", "setup", "accuracy", "profile")
 
 
 def collect(measurements: Iterable[Path], archives: Iterable[Path]) -> pd.DataFrame:

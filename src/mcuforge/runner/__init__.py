@@ -20,7 +20,7 @@ from mcuforge.runner.dataset import DataSet, area_under_curve, dequantize
 from mcuforge.runner.device import Device
 from mcuforge.runner.protocol import Inference
 
-MODES = ("setup", "performance", "accuracy")
+MODES = ("setup", "performance", "accuracy", "profile")
 PERFORMANCE_INPUTS = 5
 # MLPerf Tiny: at least ten iterations and ten seconds an input, after warming up.
 _HARDWARE_WARMUP, _HARDWARE_ITERATIONS, _HARDWARE_SECONDS = 1, 10, 10.0
@@ -56,8 +56,9 @@ def measure(
         elf, size: what ``firmware.build`` wrote.
         info: the entry ``mcuforge`` of the compiled model's metadata.
         vectors: npz with the raw bytes of inputs and of the oracle's outputs, uint8 [n, bytes].
-        mode: ``setup`` (one input, mean latency), ``performance`` (five inputs, median) or
-            ``accuracy`` (the whole data set; top-1, or AUC for ad01).
+        mode: ``setup`` (one input, mean latency), ``performance`` (five inputs, median),
+            ``accuracy`` (the whole data set; top-1, or AUC for ad01) or ``profile`` (one input;
+            every operator by itself, which takes a firmware built for it).
         warmup, iterations: an input; defaults are MLPerf's on hardware, 0 and 1 under emulation.
         dataset: directory with y_labels.csv, for accuracy.
         quality_target: fraction the accuracy must reach to be valid.
@@ -116,14 +117,16 @@ def measure(
         versions["qemu"] = qemu.version()
     with (
         locks.acquire(instances, lock_timeout_s, on_wait) as instance,
-        Device(board, instance, elf, sizes.build_id) as device,
+        Device(
+            board, instance, elf, sizes.build_id, qemu.FINE_SHIFT * (mode == "profile")
+        ) as device,
     ):
         run = _Run(board, device, info, warmup, iterations, progress)
         if mode == "accuracy":
             assert dataset is not None
             results = run.accuracy(dataset, quality_target)
         else:
-            results = run.timed(stimuli, 1 if mode == "setup" else PERFORMANCE_INPUTS, mode)
+            results = run.timed(stimuli, PERFORMANCE_INPUTS if mode == "performance" else 1, mode)
     return Measurement(
         board_instance=instance.id,
         versions=versions,
@@ -178,6 +181,8 @@ class _Run:
         default = _EMULATED_WARMUP if board.emulated else _HARDWARE_WARMUP
         self._warmup = default if warmup is None else warmup
         self._iterations = iterations
+        self._us_per_tick = 1e6 / device.profile.tick_hz / (1 << device.shift)
+        self._clock_mhz = (qemu.INSTRUCTIONS_PER_SECOND if board.emulated else board.clock_hz) / 1e6
         expected = sum(t["bytes"] for t in info["inputs"]), sum(t["bytes"] for t in info["outputs"])
         if expected != (device.profile.input_bytes, device.profile.output_bytes):
             raise BoardError(
@@ -199,10 +204,16 @@ class _Run:
         outputs = [self._output(run) for run in runs]
         exact = outputs == expected
         error, close = compare(outputs, expected, self._info["outputs"])
-        average = statistics.fmean if mode == "setup" else statistics.median
+        average = statistics.median if mode == "performance" else statistics.fmean
+        ticks = [run.ticks / run.count for run in runs]
+        operators = []
+        if mode == "profile":
+            operators = self._operators(runs[0])
+            ticks = [sum(operators)]
         return {
             "status": "ok" if close else "mismatch",
-            **self._timing([run.ticks / run.count for run in runs], average),
+            **self._timing(ticks, average),
+            "operators": [round(self._latency_us(t) * self._clock_mhz) for t in operators],
             "laps": [
                 {
                     "input": index,
@@ -266,6 +277,16 @@ class _Run:
         seconds = max(1, once.ticks) / self._device.profile.tick_hz
         return max(_HARDWARE_ITERATIONS, math.ceil(_HARDWARE_SECONDS / seconds))
 
+    def _operators(self, run: Inference) -> list[float]:
+        """Ticks of each operator in one inference."""
+        if len(run.operators) != len(self._info["operators"]):
+            raise BoardError(
+                f"the board timed {len(run.operators)} operators, the model has "
+                f"{len(self._info['operators'])}",
+                "mode 'profile' needs a firmware built for it",
+            )
+        return [ticks / run.count for ticks in run.operators]
+
     def _output(self, run: Inference) -> bytes:
         if len(run.output) != self._device.profile.output_bytes:
             raise BoardError(
@@ -275,7 +296,7 @@ class _Run:
         return run.output
 
     def _latency_us(self, ticks: float) -> float:
-        return ticks * 1e6 / self._device.profile.tick_hz
+        return ticks * self._us_per_tick
 
     def _timing(
         self, ticks: list[float], average: Callable[[list[float]], float]

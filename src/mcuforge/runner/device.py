@@ -36,18 +36,23 @@ class Device:
 
     Args:
         build_id: what the firmware must report; anything else is a BoardError.
+        shift: wanted of the emulator, see `qemu.Qemu`.
 
     Attributes:
+        shift: what it is; 0 where the emulator was there already, and on hardware.
         state: how far it got.
         client: the protocol, once `ready`.
         profile: what the firmware says of itself, once `ready`.
     """
 
-    def __init__(self, board: Board, instance: Instance, elf: Path, build_id: str) -> None:
+    def __init__(
+        self, board: Board, instance: Instance, elf: Path, build_id: str, shift: int = 0
+    ) -> None:
         self._board = board
         self._instance = instance
         self._elf = elf
         self._build_id = build_id
+        self.shift = shift if instance.started_by_us else 0
         self._resources = contextlib.ExitStack()
         self.state = State.UNKNOWN
         self.client: Client
@@ -76,7 +81,8 @@ class Device:
     def _start(self) -> None:
         machine = None
         if self._instance.started_by_us:
-            machine = self._resources.enter_context(qemu.Qemu(self._board.machine, self._elf))
+            emulator = qemu.Qemu(self._board.machine, self._elf, shift=self.shift)
+            machine = self._resources.enter_context(emulator)
             port_name = machine.port
         else:
             flashing.flash(self._board, self._instance, self._elf)

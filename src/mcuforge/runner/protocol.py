@@ -45,7 +45,10 @@ class Profile:
 
 @dataclass(frozen=True)
 class Inference:
-    """What one ``infer`` reports: ticks of `count` inferences, stack in bytes, the raw output."""
+    """What one ``infer`` reports: ticks of `count` inferences, stack in bytes, the raw output.
+
+    A firmware built to profile also reports the ticks of each operator.
+    """
 
     count: int
     ticks: int
@@ -53,6 +56,7 @@ class Inference:
     ticks_max: int
     stack_bytes: int
     output: bytes
+    operators: tuple[int, ...] = ()
 
 
 class Lines:
@@ -193,7 +197,19 @@ def parse_inference(lines: list[str]) -> Inference:
     stack = _field(lines, r"m-mcuforge-stack-\[(\d{1,10})\]")
     if not (least <= most and least * count <= total <= most * count):
         raise BoardError(f"the board's ticks contradict each other: {ticks}")
-    return Inference(count, total, least, most, int(stack), bytes.fromhex(output))
+    pattern = re.compile(r"m-mcuforge-operator-\[(\d{1,10}),(\d{1,20})\]", re.ASCII)
+    operators = [found.groups() for line in lines if (found := pattern.fullmatch(line))]
+    if [int(index) for index, _ in operators] != list(range(len(operators))):
+        raise BoardError("the board's operators are not in order")
+    return Inference(
+        count,
+        total,
+        least,
+        most,
+        int(stack),
+        bytes.fromhex(output),
+        tuple(int(ticks) for _, ticks in operators),
+    )
 
 
 def _field(lines: list[str], pattern: str) -> str:

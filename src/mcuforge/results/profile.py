@@ -1,0 +1,75 @@
+"""The profile of a cell: what each operator of a compiled model costs."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mcuforge.errors import McuforgeError
+from mcuforge.results.records import Measurement
+
+COLUMNS = [
+    "index",
+    "operator",
+    "shape",
+    "macs",
+    "macs_executed",
+    "timebase",
+    "count",
+    "share",
+    "per_mac",
+    "inference",
+]
+_INTEGERS = ["index", "macs", "macs_executed", "count", "inference"]
+
+
+def table(record: Measurement, whole: Measurement, info: dict[str, Any]) -> pd.DataFrame:
+    """One row an operator, in the order they run.
+
+    Args:
+        record: of mode ``profile``.
+        whole: of mode ``performance``, of the same cell.
+        info: the entry ``mcuforge`` of the compiled model's metadata.
+
+    Returns:
+        a frame with `COLUMNS`: `shape` of the result; `macs` as the model states them, missing
+        where an operator of the model has no counterpart; `count` in instructions, or cycles on
+        hardware; `share` of all operators; `per_mac` for each of `macs_executed`; `inference`, the
+        count of a whole inference without profiling. No rows if the firmware does not fit.
+    """
+    total = sum(record.operators)
+    inference = whole.instructions
+    if whole.latency_us is not None and whole.timebase == "hardware":
+        inference = round(whole.latency_us * whole.clock_hz / 1e6)
+    rows = [
+        {
+            "index": index,
+            "operator": operator["op"],
+            "shape": "x".join(map(str, operator["shape"])),
+            "macs": operator["macs_nominal"],
+            "macs_executed": operator["macs"],
+            "timebase": record.timebase,
+            "count": count,
+            "share": count / total if total else None,
+            "per_mac": count / operator["macs"] if operator["macs"] else None,
+            "inference": inference,
+        }
+        for index, (operator, count) in enumerate(
+            zip(info["operators"], record.operators, strict=bool(record.operators))
+        )
+    ]
+    return _typed(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The rows of a profile's file."""
+    try:
+        return _typed(pd.read_csv(path))
+    except (ValueError, KeyError) as error:
+        raise McuforgeError(
+            f"{path} is not a profile: {error}", "delete it and run again"
+        ) from error
+
+
+def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.astype(dict.fromkeys(_INTEGERS, "Int64"))
