@@ -28,7 +28,7 @@ with job(snakemake.log[0]) as terminal:
         mode=snakemake.wildcards.mode,
         warmup=snakemake.params.measure.get("warmup"),
         iterations=snakemake.params.measure.get("iterations"),
-        dataset=Path(snakemake.input.labels[0]).parent if snakemake.input.labels else None,
+        dataset=Path(snakemake.input.data_set[0]) if snakemake.input.data_set else None,
         quality_target=snakemake.params.quality_target,
         on_wait=lambda message: print(f"mcuforge: {name}: {message}", file=terminal),
         progress=show,

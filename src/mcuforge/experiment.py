@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mcuforge import boards, schema
-from mcuforge.errors import ConfigError
-from mcuforge.models import registry
+from mcuforge.errors import ConfigError, ModelError
+from mcuforge.models import datasets, registry
+from mcuforge.models.registry import DataSetEntry
+from mcuforge.results.records import MODES, NO_ENERGY
 
 OPT_LEVELS = (0, 1, 2, 3, 4)
 TOOLCHAINS = ("gcc", "clang", "tvm-llvm")
-MODES = ("setup", "performance", "accuracy", "profile")
 # What of a board a firmware does not depend on: how it gets there, and where it then runs.
 _NOT_BUILT_IN = (
     "toolchains",
@@ -55,12 +56,14 @@ class Experiment:
 
     def __init__(self, config: dict, root: Path = Path()) -> None:
         config = _numbers(config)
+        if "energy" in (config.get("modes") or ()):
+            raise ConfigError("configuration: mode 'energy' cannot be measured", NO_ENERGY)
         schema.check(config, "config", "configuration")
         self.config = config
         paths = {key: root / path for key, path in config["registries"].items()}
         self.models = registry.load(paths["models"])
         self.inventory = boards.load(paths["boards"], paths.get("hardware_map"))
-        self.datasets = {k: root / v for k, v in config.get("datasets", {}).items()}
+        self._root = root
         for name in config["models"]:
             _known("model", name, self.models, "configuration: ")
         for name in config["boards"]:
@@ -93,7 +96,7 @@ class Experiment:
             (cell, mode)
             for cell in self.cells
             for mode in self.config["modes"]
-            if mode != "accuracy" or self.dataset(cell.model)
+            if mode != "accuracy" or self._has_data_set(cell.model)
         )
 
     @property
@@ -101,13 +104,51 @@ class Experiment:
         """What the configuration asks for and does not get."""
         if "accuracy" not in self.config["modes"]:
             return []
-        missing = [m for m in self.config["models"] if not self.dataset(m)]
-        return [f"no data set for {m}: its accuracy is not measured" for m in missing]
+        notes = []
+        for model in self.config["models"]:
+            data_set = self.models[model].dataset
+            if data_set is None:
+                notes.append(f"{model} has no data set: its accuracy is not measured")
+            elif not self._has_data_set(model):
+                notes.append(
+                    f"no data set {data_set.name} here: the accuracy of {model} is not measured "
+                    f"({_how_to_get(data_set)})"
+                )
+        return notes
 
-    def dataset(self, model: str) -> Path | None:
-        """Directory with the data set of `model`, None if there is none."""
-        path = self.datasets.get(self.models[model].dataset)
-        return path if path and (path / "y_labels.csv").is_file() else None
+    @property
+    def datasets(self) -> dict[str, DataSetEntry]:
+        """Data sets of the registered models, by name."""
+        return {m.dataset.name: m.dataset for m in self.models.values() if m.dataset}
+
+    def data_set_file(self, model: str) -> str:
+        """The artifact with the data set of `model`; ConfigError if it has none."""
+        data_set = self.models[model].dataset
+        if data_set is None:
+            raise ConfigError(
+                f"{model} has no data set, its accuracy cannot be measured",
+                "name one with its key dataset in the model registry",
+            )
+        return f"results/datasets/{data_set.name}.zip"
+
+    def data_set_content(self, name: str) -> str:
+        """What decides the bytes of a data set: its sha256, or that of what is found here."""
+        entry = self.datasets[name]
+        if entry.sha256:
+            return entry.sha256
+        place = datasets.local(entry, self._root)
+        try:
+            return datasets.DataSet(place).sha256() if place else ""
+        except ModelError as error:
+            return str(error)  # fetching it says so, if it comes to that
+
+    def _has_data_set(self, model: str) -> bool:
+        """Whether the data set of `model` is on this machine: grids download none."""
+        entry = self.models[model].dataset
+        return entry is not None and (
+            datasets.local(entry, self._root) is not None
+            or (self._root / self.data_set_file(model)).is_file()
+        )
 
     def target(self, board: str, toolchain: str) -> str:
         """The compilation target of a board built with a toolchain."""
@@ -149,6 +190,7 @@ class Experiment:
             "toolchain": _either(TOOLCHAINS),
             "opt_level": _either(map(str, OPT_LEVELS)),
             "mode": _either(MODES),
+            "dataset": _either(self.datasets),
         }
 
     def impossible(self) -> str:
@@ -161,8 +203,9 @@ class Experiment:
             rf"mlf/{at['model']}/{at['target']}/O{at['opt_level']}\.tar",
             rf"profile/{built}\.(csv|svg)",
             rf"models/{at['model']}(\.tflite|\.json|\.vectors\.npz)",
+            rf"datasets/{at['dataset']}\.zip",
         ]
-        return rf"(?!({'|'.join(valid)})$)(bench|firmware|mlf|models|profile)/.+"
+        return rf"(?!({'|'.join(valid)})$)(bench|firmware|mlf|models|datasets|profile)/.+"
 
     def explain(self, path: str) -> ConfigError:
         """What is wrong with an impossible path below ``results``, and what would be right."""
@@ -173,6 +216,7 @@ class Experiment:
             "toolchain": TOOLCHAINS,
             "level": [f"O{level}" for level in OPT_LEVELS],
             "mode": MODES,
+            "dataset": self.datasets,
         }
         shapes = {
             "bench": "model/board/toolchain/level/mode.json",
@@ -180,6 +224,7 @@ class Experiment:
             "mlf": "model/target/level.tar",
             "models": "model.tflite",
             "profile": "model/board/toolchain/level.csv",
+            "datasets": "dataset.zip",
         }
         area, *parts = Path(path).parts
         parts[-1:] = parts[-1].split(".", 1)
@@ -187,10 +232,10 @@ class Experiment:
         if len(parts) == len(kinds):
             for kind, name in zip(kinds, parts, strict=True):
                 if kind in known and name not in known[kind]:
-                    valid = ", ".join(known[kind])
-                    return ConfigError(
-                        f"results/{path}: unknown {kind} '{name}'", f"valid {kind}s: {valid}"
-                    )
+                    valid = f"valid {kind}s: {', '.join(known[kind])}"
+                    if (kind, name) == ("mode", "energy"):
+                        valid += "; " + NO_ENERGY
+                    return ConfigError(f"results/{path}: unknown {kind} '{name}'", valid)
         return ConfigError(f"results/{path} is nothing mcuforge makes", f"as in {shapes[area]}")
 
 
@@ -201,7 +246,14 @@ def _known(kind: str, name: str, valid: Iterable[str], where: str) -> str:
 
 
 def _either(names: Iterable[str]) -> str:
-    return "|".join(map(re.escape, names))
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def _how_to_get(entry: DataSetEntry) -> str:
+    mine = f"put it into {entry.name} of the directory {datasets.DIRECTORIES} names"
+    if any(source.kind == "url" for source in entry.sources):
+        return f"`snakemake --cores 1 results/datasets/{entry.name}.zip` gets it, or {mine}"
+    return mine
 
 
 def _numbers(value: Any) -> Any:

@@ -42,7 +42,8 @@ def test_texts_of_digits_are_numbers_as_the_command_line_gives_them() -> None:
         ({"opt_levels": 3}, ["opt_levels", "a list"]),
         ({"toolchains": ["icc"]}, ["toolchains[0]", "gcc, clang or tvm-llvm"]),
         ({"models": []}, ["models", "at least one"]),
-        ({"modes": ["energy"]}, ["modes[0]", "setup, performance, accuracy or profile"]),
+        ({"modes": ["power"]}, ["modes[0]", "setup, performance, accuracy or profile"]),
+        ({"modes": ["energy"]}, ["mode 'energy' cannot be measured", "a power monitor"]),
         ({"modles": ["kws"]}, ["modles"]),
         (
             {"registries": {"models": "nowhere.yaml", "boards": "config/boards.yaml"}},
@@ -64,8 +65,9 @@ def test_a_wrong_configuration_gives_one_line_to_act_on(changes: dict, words: li
         ("bench/nope/mps2_an500/gcc/O1/performance.json", ["model 'nope'", "silabs_kws"]),
         ("bench/kws/nope/gcc/O1/performance.json", ["board 'nope'", "mps2_an500"]),
         ("bench/kws/mps2_an500/icc/O1/performance.json", ["toolchain 'icc'", "gcc, clang"]),
-        ("bench/kws/mps2_an500/gcc/O1/energy.json", ["mode 'energy'", "performance"]),
+        ("bench/kws/mps2_an500/gcc/O1/energy.json", ["mode 'energy'", "power monitor"]),
         ("profile/kws/mps2_an500/icc/O1.csv", ["toolchain 'icc'", "gcc, clang"]),
+        ("datasets/kws02.zip", ["dataset 'kws02'", "kws01"]),
         ("mlf/kws/z80-c/O1.tar", ["target 'z80-c'", "cortex-m7-c"]),
         ("models/nope.json", ["model 'nope'"]),
         ("bench/kws", ["nothing mcuforge makes"]),
@@ -90,27 +92,45 @@ def test_artifacts_of_the_grid_are_possible() -> None:
             f"profile/{cell}.csv",
             f"mlf/{cell.model}/{target}/O{cell.opt_level}.tar",
             f"models/{cell.model}.vectors.npz",
+            "datasets/kws01.zip",
             "summary.csv",
         ):
             assert not impossible.fullmatch(path)
 
 
-def test_accuracy_is_measured_where_the_data_set_is_there(tmp_path: Path) -> None:
-    models = yaml.safe_load((ROOT / "config" / "models.yaml").read_text())
-    models["models"]["kws"]["dataset"] = models["models"]["ic"]["dataset"] = "here"
-    models["models"]["ic"]["dataset"] = "elsewhere"
-    (tmp_path / "models.yaml").write_text(yaml.safe_dump(models))
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "y_labels.csv").write_text("")
-    known = experiment(
-        models=["kws", "ic"],
-        modes=["performance", "accuracy"],
-        datasets={"here": str(tmp_path / "here"), "elsewhere": str(tmp_path / "elsewhere")},
-        registries=CONFIG["registries"] | {"models": str(tmp_path / "models.yaml")},
-    )
-    assert {cell.model for cell, mode in known.results if mode == "accuracy"} == {"kws"}
-    assert {cell.model for cell, mode in known.results if mode == "performance"} == {"kws", "ic"}
-    assert known.notes == ["no data set for ic: its accuracy is not measured"]
+def test_accuracy_is_measured_where_the_data_set_is_there(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("MCUFORGE_DATASETS", str(tmp_path))
+    (tmp_path / "ad01").mkdir()
+    (tmp_path / "ad01" / "y_labels.csv").write_text("")
+    known = experiment(models=["kws", "ic", "ad", "sww"], modes=["performance", "accuracy"])
+    measured = {
+        mode: {cell.model for cell, of in known.results if of == mode}
+        for mode in ("performance", "accuracy")
+    }
+    assert measured == {"performance": {"kws", "ic", "ad", "sww"}, "accuracy": {"ad"}}
+    kws, ic, sww = known.notes
+    assert kws.startswith("no data set kws01 here: the accuracy of kws is not measured")
+    assert "snakemake --cores 1 results/datasets/kws01.zip" in kws
+    assert "MCUFORGE_DATASETS" in ic and "snakemake" not in ic
+    assert sww == "sww has no data set: its accuracy is not measured"
+    with pytest.raises(ConfigError, match="sww has no data set"):
+        known.data_set_file("sww")
+
+
+def test_a_data_set_that_is_not_registered_with_its_content_counts_by_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("MCUFORGE_DATASETS", str(tmp_path))
+    known = experiment()
+    assert known.data_set_content("kws01") == known.datasets["kws01"].sha256
+    (tmp_path / "ad01").mkdir()
+    seen = {known.data_set_content("ad01")}
+    for content in ("1", "2"):
+        (tmp_path / "ad01" / "y_labels.csv").write_text("a.bin,2,0\n")
+        (tmp_path / "ad01" / "a.bin").write_text(content)
+        seen.add(known.data_set_content("ad01"))
+    assert len(seen) == 3
 
 
 def edited(tmp_path: Path, board: str, **changes) -> Experiment:

@@ -7,7 +7,7 @@ rule measure:
         unpack(firmware_of),
         archive=archive_of,
         vectors="results/models/{model}.vectors.npz",
-        labels=dataset_of,
+        data_set=data_set_of,
     output:
         "results/bench/{model}/{board}/{toolchain}/O{opt_level}/{mode}.json",
     log:
@@ -21,6 +21,6 @@ rule measure:
         board=lambda wildcards: EXPERIMENT.run_facts(wildcards.board),
         measure=config.get("measure", {}),
         quality_target=lambda wildcards: EXPERIMENT.models[wildcards.model].quality_target,
-        step=provenance.step("measure", "boards", "runner", "results/records"),
+        step=provenance.step("measure", "boards", "runner", "results/records", "models/datasets"),
     script:
         "../../scripts/measure.py"

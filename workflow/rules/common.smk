@@ -74,9 +74,13 @@ def refuse(wildcards):
     raise WorkflowError(str(EXPERIMENT.explain(wildcards.impossible)))
 
 
-def dataset_of(wildcards):
-    path = wildcards.mode == "accuracy" and EXPERIMENT.dataset(wildcards.model)
-    return [path / "y_labels.csv"] if path else []
+def data_set_of(wildcards):
+    if wildcards.mode != "accuracy":
+        return []
+    try:
+        return [EXPERIMENT.data_set_file(wildcards.model)]
+    except McuforgeError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def measurements():

