@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import INVENTORY
 
-from mcuforge import firmware, mlf, runner
+from mcuforge import boards, firmware, mlf, runner
 from mcuforge.compiler import compile_model
 from mcuforge.models import oracle, vectors
 from mcuforge.models.datasets import DataSet
@@ -23,6 +22,7 @@ pytestmark = [
         reason="no QEMU or no compiler",
     ),
 ]
+INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 BOARD = INVENTORY.board("mps2_an500")
 # The model, its benchmark, and how many files are enough for a test.
 CLASSIFIERS = [("kws_ref_model", "kws01", 100), ("pretrainedResnet_quant", "ic01", 20)]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import INVENTORY
 
 from mcuforge import boards
 from mcuforge.boards import Inventory, flashing, locks, qemu
@@ -21,6 +20,7 @@ pytestmark = pytest.mark.skipif(
     shutil.which("gdb-multiarch") is None, reason="gdb-multiarch is not installed"
 )
 BOARDS = Path(__file__).parents[2] / "config" / "boards.yaml"
+INVENTORY = boards.load(BOARDS)
 FOREVER = 'for (;;) __asm volatile("");'
 
 
