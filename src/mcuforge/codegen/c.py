@@ -7,9 +7,9 @@ import numpy as np
 import tvm_ffi
 from tvm import ir, tirx
 
-from mcuforge.codegen.lower import LoweredKernel
+from mcuforge.codegen.lower import LoweredKernel, lower_definition
 from mcuforge.errors import ModelError
-from mcuforge.kernels.isa import C_PREFIX, INSTRUCTIONS
+from mcuforge.kernels.isa import C_PREFIX, INSTRUCTIONS, Instruction, lanes
 
 _BINARY = {
     tirx.Add: ("+", 12),
@@ -131,7 +131,7 @@ def portable_types(feature: str) -> list[str]:
 
 
 def instruction_source(name: str, exported: str = "") -> str:
-    """The C function of an instruction, with its portable fallback.
+    """The C function of an instruction, with its portable form, which may need MIN_MAX.
 
     Args:
         name: the instruction.
@@ -158,10 +158,15 @@ def instruction_source(name: str, exported: str = "") -> str:
     else:
         linkage = "static __attribute__((noinline))" if entry.shared else "static inline"
         head = f"{linkage} {c_type(entry.result)} {function}"
+    portable = entry.portable or _portable(entry)
     return (
-        f"{head} {{\n"
-        f"#if defined({feature})\n{body(entry.c)}\n#else\n{body(entry.portable)}\n#endif\n}}\n"
+        f"{head} {{\n#if defined({feature})\n{body(entry.c)}\n#else\n{body(portable)}\n#endif\n}}\n"
     )
+
+
+def _portable(entry: Instruction) -> str:
+    """Plain C of an instruction, from its definition."""
+    return _Function(entry.name, lower_definition(entry.definition)).portable(entry)
 
 
 class _Function:
@@ -173,12 +178,36 @@ class _Function:
         self._names: dict[tirx.Var, str] = {}
         self._taken: set[str] = set()
         self._scalars: set[tirx.Var] = set()
+        self._values: set[tirx.Var] = set()
         self._aliases: dict[tirx.Var, tuple[str, str | None]] = {}
 
     def source(self) -> str:
         signature = self._signature()
         body = "\n".join(self._statement(self._kernel.func.body, 1))
         return f"static {signature} {{\n{body}\n}}\n"
+
+    def portable(self, entry: Instruction) -> str:
+        """The statements of an instruction's C function."""
+        func = self._kernel.func
+        self._taken.update(param for param, _ in entry.params)
+        lines = []
+        operands = [*entry.params, ("result", entry.result)][: len(func.params)]
+        for (param, dtype), var in zip(operands, func.params, strict=True):
+            if dtype == "handle":
+                const = "" if param in entry.writes else "const "
+                pointer = f"{const}{c_type(str(var.ty.element_type.dtype))} *"
+                lines.append(f"{pointer}const {self._declare(var)} = {param};")
+                continue
+            self._names[var] = param
+            if lanes(dtype)[1] == 1:
+                self._values.add(var)
+        if len(func.params) > len(entry.params):
+            start = " = 0" if lanes(entry.result)[1] == 1 else ""
+            lines.append(f"{c_type(entry.result)} result{start};")
+        lines += self._statement(func.body, 0)
+        if entry.result != "void":
+            lines.append(f"return {operands[-1 if operands[-1][0] == 'result' else 0][0]};")
+        return "\n".join(lines)
 
     def prototype(self) -> str:
         return f"{self._signature()};\n"
@@ -212,6 +241,8 @@ class _Function:
             case tirx.DeclBuffer():
                 # A flat view of a pointer: the pointer itself.
                 self._names[stmt.buffer] = self._expr(stmt.data, _ATOM)
+                if stmt.data in self._values:
+                    self._scalars.add(stmt.buffer)
             case tirx.AllocBuffer():
                 (size,) = (int(d) for d in stmt.buffer.shape)
                 name = self._declare(stmt.buffer)

@@ -209,8 +209,9 @@ def run_source(
             f"static uint8_t workspace[{symbol.upper()}_WORKSPACE_SIZE];",
         ]
     lines.append("")
-    if inline_kernels:
+    if inline_kernels or instructions:
         lines.append(c.MIN_MAX)
+    if inline_kernels:
         lines += [c.instruction_source(i) for i in instructions]
         lines.append(text)
     else:

@@ -79,6 +79,34 @@ def lower_kernels(mod: tvm.IRModule) -> dict[str, LoweredKernel]:
     return {name: lowered[name] for name in sorted(lowered)}
 
 
+def lower_definition(definition: tirx.PrimFunc) -> LoweredKernel:
+    """Lower an instruction's definition to loops over pointers, its arithmetic exact as written.
+
+    Args:
+        definition: of an ``Instruction``; its buffers start where the pointers point.
+    """
+    blocks = [
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.RemoveNoOp(),
+    ]
+    func = definition.with_attr("global_symbol", "definition")
+    (func,) = tvm.transform.Sequential(blocks)(tvm.IRModule({"f": func})).functions.values()
+    offsets = {param.elem_offset for param in func.params}
+
+    def without_offset(index: tirx.Add) -> ir.Expr:
+        return index.a if index.b in offsets else index.b if index.a in offsets else index
+
+    def start(index: tirx.Var) -> ir.Expr:
+        return tirx.IntImm("int32", 0) if index in offsets else index
+
+    body = tvm_ffi.structural_map(func.body, [(tirx.Add, without_offset)])
+    body = tvm_ffi.structural_map(body, [(tirx.Var, start)])
+    return _over_pointers(tirx.PrimFunc(func.params, body))
+
+
 def _over_pointers(func: tirx.PrimFunc) -> LoweredKernel:
     """Pass buffers as pointers, and take workspace buffers from the caller."""
     pointers = {param: _pointer(param.name, str(param.ty.dtype)) for param in func.params}

@@ -1,17 +1,43 @@
 """The instructions a core offers kernels, as data.
 
-An instruction is described once: what it computes, as a TIR expression, beside the C that performs
-it (for gcc and clang), a portable C fallback (for tests on the host and for reading), and the LLVM
-intrinsic. Kernels call it like a function; code generators look it up by name.
+An instruction is described once: its definition in TIR, beside the C that performs it (for gcc and
+clang) and the LLVM intrinsic. From the definition follow the portable C (for tests on the host and
+for reading) and the ``TensorIntrin`` of its name, with which schedules replace loops by it. Kernels
+call it like a function; code generators look it up by name.
+
+To add one, call ``instruction``. ``define`` writes a definition that works lane by lane; any other
+is a TVMScript function with ``s_tir=True`` that holds one block named ``root`` with its ``T.reads``
+and ``T.writes``, and buffers with ``offset_factor=1``, symbolic in size where the operands say how
+much memory is touched::
+
+    @T.prim_func(s_tir=True, private=True)
+    def definition(
+        source: T.Buffer((n,), "int8", offset_factor=1), ..., result: T.Buffer((1,), "int32", ...)
+    ):
+        with T.sblock("root"):
+            T.reads(source[0:n])
+            T.writes(result[0])
+            ...
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tvm import ir
-from tvm.script import tirx as T
+from tvm import ir, s_tir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
 
 C_PREFIX = "mcuforge_"
+
+# What moves the vectors of Helium from and to memory, in implementations of TensorIntrins.
+_MOVES = {
+    "int8x16": ("vldrb_s8", "vstrb_s8"),
+    "int16x8": ("vldrh_s16", "vstrh_s16"),
+    "int32x4": ("vldrw_s32", "vstrw_s32"),
+    "uint8x16": ("vldrb_u8", "vstrb_u8"),
+    "uint16x8": ("vldrh_u16", "vstrh_u16"),
+    "uint32x4": ("vldrw_u32", "vstrw_u32"),
+}
 
 
 @dataclass(frozen=True)
@@ -23,11 +49,14 @@ class Instruction:
         feature: the target feature it needs.
         result: dtype of the result, ``void`` for stores.
         params: name and dtype of each operand; ``handle`` for a pointer.
-        semantics: what it computes, on TIR expressions; None where memory is involved.
+        definition: what it computes, a schedulable PrimFunc. It has a buffer for each operand in
+            order: as many elements as a vector has lanes, one for a scalar, the memory behind a
+            pointer. One for the result follows, unless the result is void, or left in the first
+            operand, where it accumulates.
         c: C expression or statements performing it, over the parameter names.
-        portable: the same in plain C99.
-        llvm: the call performing it in LLVM, on TIR expressions.
+        llvm: the call performing it in LLVM, on TIR expressions; None where a C function must.
         header: C header the intrinsics come from; empty if none.
+        portable: the same in plain C99, where it is not to be generated from the definition.
         writes: pointer operands it writes through; if empty, a ``void`` one may use them all so.
         shared: too long to repeat at every call: one C function that is not inlined.
     """
@@ -36,11 +65,11 @@ class Instruction:
     feature: str
     result: str
     params: tuple[tuple[str, str], ...]
-    semantics: Callable[..., ir.Expr] | None
+    definition: tirx.PrimFunc | None
     c: str
-    portable: str
     llvm: Callable[..., ir.Expr] | None
     header: str
+    portable: str = ""
     writes: tuple[str, ...] = ()
     shared: bool = False
 
@@ -55,9 +84,92 @@ INSTRUCTIONS: dict[str, Instruction] = {}
 
 
 def instruction(**fields) -> Instruction:
-    """Declare an instruction; see Instruction for the fields."""
+    """Declare an instruction and register its TensorIntrin; see Instruction for the fields."""
     declared = Instruction(**fields)
     if declared.name in INSTRUCTIONS:
         raise ValueError(f"instruction {declared.name} is declared twice")
     INSTRUCTIONS[declared.name] = declared
+    if declared.definition is not None:
+        s_tir.TensorIntrin.register(declared.name, declared.definition, implementation(declared))
     return declared
+
+
+def lanes(dtype: str) -> tuple[str, int]:
+    """Type and number of the elements of a scalar or vector dtype."""
+    element, _, count = dtype.partition("x")
+    return element, int(count or 1)
+
+
+def define(
+    params: Sequence[tuple[str, str]],
+    result: str,
+    extent: int,
+    lane: Callable[..., None],
+    memory: Mapping[str, tuple[str, int | None]] | None = None,
+    writes: str = "result",
+    reduces: bool = False,
+) -> tirx.PrimFunc:
+    """The definition of an instruction that does the same thing to each lane.
+
+    Args:
+        params: as in Instruction.
+        result: as in Instruction.
+        extent: number of lanes.
+        lane: writes the statements of one lane with TVM's IRBuilder; given its number and the
+            buffers of the definition.
+        memory: what each pointer operand points to: dtype and number of elements, None if any.
+        writes: the operand that is written. One that is no pointer accumulates.
+        reduces: whether all lanes go into one element.
+
+    Returns:
+        A loop over the lanes around one block.
+    """
+    operands = [
+        (name, *(memory[name] if kind == "handle" else lanes(kind))) for name, kind in params
+    ]
+    accumulates = writes != "result" and dict(params)[writes] != "handle"
+    if result != "void" and not accumulates:
+        operands.append(("result", *lanes(result)))
+    with IRBuilder() as builder, T.prim_func(private=True, s_tir=True):
+        T.func_name("definition")
+        buffers = {}
+        for name, element, size in operands:
+            shape = (tirx.Var("n", "int32") if size is None else size,)
+            buffers[name] = T.arg(name, T.buffer(shape, element, offset_factor=1))
+        with T.sblock("root"):
+            T.reads([b[0 : b.shape[0]] for n, b in buffers.items() if n != writes or accumulates])
+            T.writes([buffers[writes][0 : buffers[writes].shape[0]]])
+            with T.serial(0, extent) as i:
+                IRBuilder.name("i", i)
+                with T.sblock("lane"):
+                    axis = T.axis.reduce if reduces else T.axis.spatial
+                    lane(IRBuilder.name("lane", axis((0, extent), i)), *buffers.values())
+    return builder.get()
+
+
+def implementation(entry: Instruction) -> tirx.PrimFunc:
+    """The call of an instruction on the buffers of its definition."""
+    root = entry.definition.body.block
+    buffers = entry.definition.params
+    arguments = []
+    for (_, kind), buffer in zip(entry.params, buffers, strict=False):
+        if kind == "handle":
+            arguments.append(T.address_of(buffer[0]))
+        elif kind in _MOVES:
+            load = C_PREFIX + _MOVES[kind][0]
+            arguments.append(T.call_extern(kind, load, T.address_of(buffer[0])))
+        else:
+            arguments.append(buffer[0])
+    value = entry(*arguments)
+    target = buffers[-1] if len(buffers) > len(entry.params) else buffers[0]
+    if entry.result in _MOVES:
+        store = C_PREFIX + _MOVES[entry.result][1]
+        call = tirx.Evaluate(T.call_extern("void", store, T.address_of(target[0]), value))
+    elif entry.result == "void":
+        call = tirx.Evaluate(value)
+    else:
+        call = tirx.BufferStore(target, value, [0])
+    block = s_tir.SBlock([], root.reads, root.writes, "root", call)
+    return tirx.PrimFunc(
+        buffers, s_tir.SBlockRealize([], True, block), attrs=entry.definition.attrs
+    )

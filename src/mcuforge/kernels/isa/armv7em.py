@@ -25,9 +25,9 @@ depends on the sign, ``acc += acc >= 0 ? q : 0`` goes first (BIC and ADD).
 from functools import cache
 
 import numpy as np
-from tvm.script import tirx as T
+from tvm.tirx.script import builder as T
 
-from mcuforge.kernels.isa import Instruction, instruction
+from mcuforge.kernels.isa import Instruction, define, instruction
 
 FEATURE = "dsp"
 SCALE_BITS = 8
@@ -158,7 +158,7 @@ accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);"""
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("stream", "handle"), ("y", "handle")),
-        semantics=None,
+        definition=None,
         c='register const void *r0 __asm("r0") = x;\n'
         'register const void *r1 __asm("r1") = stream;\n'
         'register void *r2 __asm("r2") = y;\n'
@@ -306,7 +306,7 @@ def widen(pixels: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("wide", "handle"), ("count", "int32")),
-        semantics=None,
+        definition=None,
         c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -388,7 +388,7 @@ out[{place} + 3] = a;"""
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("wide", "handle")),
-        semantics=None,
+        definition=None,
         c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -428,7 +428,7 @@ widen_pairs = instruction(
     feature=FEATURE,
     result="void",
     params=(("x", "handle"), ("wide", "handle"), ("count", "int32")),
-    semantics=None,
+    definition=None,
     c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -479,7 +479,7 @@ for (int32_t i = 0; i < quads; ++i) {{
         feature=FEATURE,
         result="void",
         params=(("wide", "handle"), ("quads", "int32"), ("value", "int32")),
-        semantics=None,
+        definition=None,
         c=text,
         portable=text,
         llvm=None,
@@ -494,7 +494,7 @@ fill_halfwords = instruction(
     feature=FEATURE,
     result="void",
     params=(("y", "handle"), ("pairs", "int32"), ("value", "int32")),
-    semantics=None,
+    definition=None,
     c="""\
 uint32_t *out = y;
 const uint32_t pair = ((uint32_t)value & 0xffffu) * 0x10001u;
@@ -519,7 +519,7 @@ copy_bytes = instruction(
     feature=FEATURE,
     result="void",
     params=(("x", "handle"), ("y", "handle"), ("count", "int32")),
-    semantics=None,
+    definition=None,
     c="memcpy(y, x, (size_t)count);",
     portable="memcpy(y, x, (size_t)count);",
     llvm=None,
@@ -617,7 +617,7 @@ def depthwise_3x3(
         feature=FEATURE,
         result="void",
         params=_PLANE_PARAMS,
-        semantics=None,
+        definition=None,
         c='register const void *r0 __asm("r0") = x;\n'
         'register const void *r1 __asm("r1") = stream;\n'
         'register void *r2 __asm("r2") = y;\n'
@@ -751,7 +751,7 @@ def depthwise(
         feature=FEATURE,
         result="void",
         params=_PLANE_PARAMS,
-        semantics=None,
+        definition=None,
         c=f"""\
 const int32_t *w = stream;
 const int32_t bias = *w++;
@@ -821,7 +821,7 @@ def plane(height: int, width: int, step: int, pitch: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("y", "handle")),
-        semantics=None,
+        definition=None,
         c=f"{pointers}{OPAQUE}\n{unrolled}",
         portable=pointers + loops.format(outer="", pragma="", **values),
         llvm=None,
@@ -839,14 +839,18 @@ def ssat8(shift: int) -> Instruction:
         feature=FEATURE,
         result="int32",
         params=(("x", "int32"),),
-        semantics=lambda x: T.max(T.min(x >> shift, 127), -128),
+        definition=define(
+            [("x", "int32")],
+            "int32",
+            1,
+            lambda i, x, result: T.buffer_store(
+                result, T.max(T.min(x[0] >> T.int32(shift), T.int32(127)), T.int32(-128)), [i]
+            ),
+        ),
         c=f"""\
 int32_t result;
 __asm("ssat %0, #8, %1, asr #{shift}" : "=r"(result) : "r"(x));
 return result;""",
-        portable=f"""\
-const int32_t high = x >> {shift};
-return high < -128 ? -128 : high > 127 ? 127 : high;""",
         llvm=lambda x: T.call_llvm_pure_intrin("int32", "llvm.arm.ssat", x >> shift, T.int32(8)),
         header="",
     )

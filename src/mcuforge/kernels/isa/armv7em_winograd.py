@@ -106,7 +106,7 @@ def transform_inputs(channels: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("wide", "handle"), ("pitch", "int32")),
-        semantics=None,
+        definition=None,
         c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -182,7 +182,7 @@ def multiply_tiles(channels: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("wide", "handle"), ("weights", "handle"), ("sums", "handle")),
-        semantics=None,
+        definition=None,
         c='register const void *r0 __asm("r0") = wide;\n'
         'register const void *r1 __asm("r1") = weights;\n'
         'register void *r2 __asm("r2") = sums;\n'
@@ -278,7 +278,7 @@ for (int o = 0; o < 2; ++o) {{
             ("sums", "handle"), ("stream", "handle"), ("y", "handle"), ("places", "handle"),
             ("c", "int32"),
         ),
-        semantics=None,
+        definition=None,
         c=body.format(requantize=unused + arm, result="acc", opaque=OPAQUE, **values),
         portable=re.sub("#pragma.*\n", "", body).format(
             requantize=f"uint32_t acc = results[i];\n            {portable}",

@@ -7,39 +7,67 @@ Reference Manual (DDI 0553), C2, and the Helium section of the Arm C Language Ex
 from collections.abc import Callable, Sequence
 
 from tvm import ir
-from tvm.script import tirx as T
 from tvm.target.codegen import llvm_lookup_intrinsic_id
+from tvm.tirx.script import builder as T
 
-from mcuforge.kernels.isa import Instruction, instruction
+from mcuforge.kernels.isa import Instruction, define, instruction, lanes
 
 S8, S16, S32 = "int8x16", "int16x8", "int32x4"
 U8, U16, U32 = "uint8x16", "uint16x8", "uint32x4"
 _POINTER = ("p", "handle")
+_COUNT = ("n", "int32")
 
 
 def _mve(
     name: str,
     result: str,
     params: Sequence[tuple[str, str]],
+    lane: Callable[..., None],
     c: str,
-    portable: str,
     llvm: Callable[..., ir.Expr],
-    semantics: Callable[..., ir.Expr] | None = None,
+    *,
+    extent: int = 0,
+    memory: tuple[str, int | None] | None = None,
+    writes: str = "result",
+    reduces: bool = False,
 ) -> Instruction:
+    """Declare an instruction by what it does to each lane: see ``isa.define``.
+
+    Args:
+        extent: number of lanes; by default the result's.
+        memory: what the pointer operand ``p`` points to.
+        writes, reduces: as for ``define``; without result ``p`` is written.
+    """
     params = tuple(params)
-    writes = ("p",) if result == "void" else ()
+    if result == "void":
+        writes = "p"
+    extent = extent or lanes(result)[1]
+    definition = define(params, result, extent, lane, {"p": memory}, writes, reduces)
     return instruction(
         name=name,
         feature="mve",
         result=result,
         params=params,
-        semantics=semantics,
+        definition=definition,
         c=c,
-        portable=portable,
         llvm=llvm,
         header="arm_mve.h",
-        writes=writes,
+        writes=(writes,) if result == "void" else (),
     )
+
+
+def _stores(value: Callable[..., ir.Expr]) -> Callable[..., None]:
+    """What a lane does: the result's lane is a function of the operands' lanes."""
+
+    def lane(i: ir.Expr, *buffers) -> None:
+        *operands, result = buffers
+        T.buffer_store(result, value(*(_lane(b, i) for b in operands)), [i])
+
+    return lane
+
+
+def _lane(buffer, i: ir.Expr) -> ir.Expr:
+    return buffer[i] if int(buffer.shape[0]) > 1 else buffer[0]
 
 
 def _llvm(result: str, name: str, *args: ir.Expr) -> ir.Expr:
@@ -58,25 +86,26 @@ def _all(lanes: int) -> ir.Expr:
     return T.Broadcast(T.bool(True), lanes)
 
 
-def _loop(lanes: int, statement: str, result: str = "") -> str:
-    """Portable C over the lanes of a vector ``v``."""
-    lines = [f"for (int i = 0; i < {lanes}; ++i) {{", f"    {statement}", "}"]
-    return "\n".join([f"{result}_t v;", *lines, "return v;"] if result else lines)
-
-
 # Loads and stores. Addresses need the alignment of the element in memory only.
 
 
 def _load(name: str, dtype: str, memory: str, c: str) -> Instruction:
-    lanes = int(dtype.split("x")[1])
-    narrow = f"{memory}x{lanes}"
+    element, count = lanes(dtype)
+    narrow = f"{memory}x{count}"
 
     def llvm(p: ir.Expr) -> ir.Expr:
-        loaded = _llvm(narrow, "masked.load", p, _all(lanes), T.Broadcast(T.Cast(memory, 0), lanes))
+        loaded = _llvm(narrow, "masked.load", p, _all(count), T.Broadcast(T.cast(0, memory), count))
         return loaded if narrow == dtype else T.cast(loaded, dtype)
 
-    portable = _loop(lanes, f"v[i] = ((const {memory}_t *)p)[i];", dtype)
-    return _mve(name, dtype, [_POINTER], f"{c}((const {memory}_t *)p)", portable, llvm)
+    return _mve(
+        name,
+        dtype,
+        [_POINTER],
+        _stores(lambda value: T.cast(value, element)),
+        f"{c}((const {memory}_t *)p)",
+        llvm,
+        memory=(memory, count),
+    )
 
 
 vldrb_s8 = _load("vldrb_s8", S8, "int8", "vldrbq_s8")
@@ -84,6 +113,7 @@ vldrb_u8 = _load("vldrb_u8", U8, "uint8", "vldrbq_u8")
 vldrb_s16 = _load("vldrb_s16", S16, "int8", "vldrbq_s16")
 vldrb_s32 = _load("vldrb_s32", S32, "int8", "vldrbq_s32")
 vldrb_u16 = _load("vldrb_u16", U16, "uint8", "vldrbq_u16")
+vldrh_s16 = _load("vldrh_s16", S16, "int16", "vldrhq_s16")
 vldrh_u16 = _load("vldrh_u16", U16, "uint16", "vldrhq_u16")
 vldrw_u32 = _load("vldrw_u32", U32, "uint32", "vldrwq_u32")
 vldrw_s32 = _load("vldrw_s32", S32, "int32", "vldrwq_s32")
@@ -92,36 +122,41 @@ vldrw_s8 = _mve(
     "vldrw_s8",
     S8,
     [_POINTER],
+    _stores(lambda value: value),
     "vreinterpretq_s8_s32(vldrwq_s32((const int32_t *)p))",
-    _loop(16, "v[i] = ((const int8_t *)p)[i];", S8),
     vldrb_s8.llvm,
+    memory=("int8", 16),
 )
 """Sixteen bytes from a multiple of four, where an immediate offset reaches four times as far."""
 
 vldrbt_s8 = _mve(
     "vldrbt_s8",
     S8,
-    [_POINTER, ("n", "int32")],
+    [_POINTER, _COUNT],
+    lambda i, p, n, result: T.buffer_store(result, T.if_then_else(i < n[0], p[i], T.int8(0)), [i]),
     "vldrbq_z_s8((const int8_t *)p, vctp8q((uint32_t)n))",
-    _loop(16, "v[i] = (int8_t)(i < n ? ((const int8_t *)p)[i] : 0);", S8),
     lambda p, n: _llvm(
         S8, "masked.load", p, _llvm("boolx16", "arm.mve.vctp8", n), T.Broadcast(T.int8(0), 16)
     ),
+    memory=("int8", 16),
 )
 """The first n bytes; the other lanes are zero and their memory is not read."""
 
 
 def _gather(name: str, dtype: str, offsets: str, c: str) -> Instruction:
-    lanes = int(dtype.split("x")[1])
+    element, _ = lanes(dtype)
     return _mve(
         name,
         dtype,
         [_POINTER, ("offset", offsets)],
+        lambda i, p, offset, result: T.buffer_store(
+            result, T.cast(p[T.cast(offset[i], "int32")], element), [i]
+        ),
         f"{c}((const int8_t *)p, offset)",
-        _loop(lanes, "v[i] = ((const int8_t *)p)[offset[i]];", dtype),
         lambda p, offset: _llvm(
             dtype, "arm.mve.vldr.gather.offset", p, offset, T.int32(8), T.int32(0), T.int32(0)
         ),
+        memory=("int8", None),
     )
 
 
@@ -131,37 +166,46 @@ vldrb_gather_s32 = _gather("vldrb_gather_s32", S32, U32, "vldrbq_gather_offset_s
 
 
 def _store(name: str, dtype: str, c: str, memory: str = "int8") -> Instruction:
-    lanes = int(dtype.split("x")[1])
-    narrow = f"{memory}x{lanes}"
+    _, count = lanes(dtype)
+    narrow = f"{memory}x{count}"
     return _mve(
         name,
         "void",
         [_POINTER, ("v", dtype)],
+        lambda i, p, v: T.buffer_store(p, T.cast(v[i], memory), [i]),
         f"{c}(({memory}_t *)p, v);",
-        _loop(lanes, f"(({memory}_t *)p)[i] = ({memory}_t)v[i];"),
         lambda p, v: _effect(
-            "masked.store", v if dtype == narrow else T.cast(v, narrow), p, _all(lanes)
+            "masked.store", v if dtype == narrow else T.cast(v, narrow), p, _all(count)
         ),
+        extent=count,
+        memory=(memory, count),
     )
 
 
 vstrb_s8 = _store("vstrb_s8", S8, "vstrbq_s8")
 vstrb_s16 = _store("vstrb_s16", S16, "vstrbq_s16")
 vstrb_s32 = _store("vstrb_s32", S32, "vstrbq_s32")
+vstrb_u8 = _store("vstrb_u8", U8, "vstrbq_u8", "uint8")
 vstrh_s16 = _store("vstrh_s16", S16, "vstrhq_s16", "int16")
+vstrh_u16 = _store("vstrh_u16", U16, "vstrhq_u16", "uint16")
+vstrw_s32 = _store("vstrw_s32", S32, "vstrwq_s32", "int32")
+vstrw_u32 = _store("vstrw_u32", U32, "vstrwq_u32", "uint32")
 
 
 def _scatter(name: str, dtype: str, offsets: str, c: str) -> Instruction:
-    lanes = int(dtype.split("x")[1])
     return _mve(
         name,
         "void",
         [_POINTER, ("offset", offsets), ("v", dtype)],
+        lambda i, p, offset, v: T.buffer_store(
+            p, T.cast(v[i], "int8"), [T.cast(offset[i], "int32")]
+        ),
         f"{c}((int8_t *)p, offset, v);",
-        _loop(lanes, "((int8_t *)p)[offset[i]] = (int8_t)v[i];"),
         lambda p, offset, v: _effect(
             "arm.mve.vstr.scatter.offset", p, offset, v, T.int32(8), T.int32(0)
         ),
+        extent=lanes(dtype)[1],
+        memory=("int8", None),
     )
 
 
@@ -169,12 +213,18 @@ vstrb_scatter_s8 = _scatter("vstrb_scatter_s8", S8, U8, "vstrbq_scatter_offset_s
 vstrb_scatter_s16 = _scatter("vstrb_scatter_s16", S16, U16, "vstrbq_scatter_offset_s16")
 vstrb_scatter_s32 = _scatter("vstrb_scatter_s32", S32, U32, "vstrbq_scatter_offset_s32")
 
+
+def _store_first(i: ir.Expr, p, offset, v, n) -> None:
+    with T.If(i < n[0]), T.Then():
+        T.buffer_store(p, v[i], [T.cast(offset[i], "int32")])
+
+
 vstrbt_scatter_s8 = _mve(
     "vstrbt_scatter_s8",
     "void",
-    [_POINTER, ("offset", U8), ("v", S8), ("n", "int32")],
+    [_POINTER, ("offset", U8), ("v", S8), _COUNT],
+    _store_first,
     "vstrbq_scatter_offset_p_s8((int8_t *)p, offset, v, vctp8q((uint32_t)n));",
-    "for (int i = 0; i < n; ++i) {\n    ((int8_t *)p)[offset[i]] = v[i];\n}",
     lambda p, offset, v, n: _effect(
         "arm.mve.vstr.scatter.offset.predicated",
         p,
@@ -184,6 +234,8 @@ vstrbt_scatter_s8 = _mve(
         T.int32(0),
         _llvm("boolx16", "arm.mve.vctp8", n),
     ),
+    extent=16,
+    memory=("int8", None),
 )
 """Scatters the first n lanes only."""
 
@@ -191,41 +243,53 @@ vstrbt_scatter_s8 = _mve(
 # Dot products of sixteen int8.
 
 
-def _products(a: ir.Expr, b: ir.Expr) -> ir.Expr:
-    terms = [
-        T.cast(T.Shuffle([a], [i]), "int32") * T.cast(T.Shuffle([b], [i]), "int32")
-        for i in range(16)
-    ]
-    return sum(terms[1:], terms[0])
+def _product(a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    return T.cast(a, "int32") * T.cast(b, "int32")
+
+
+def _first_product(i: ir.Expr, a, b, result) -> None:
+    with T.init():
+        T.buffer_store(result, T.int32(0), [0])
+    T.buffer_store(result, result[0] + _product(a[i], b[i]), [0])
 
 
 vmladav_s8 = _mve(
     "vmladav_s8",
     "int32",
     [("a", S8), ("b", S8)],
+    _first_product,
     "vmladavq_s8(a, b)",
-    "int32_t sum = 0;\n" + _loop(16, "sum += a[i] * b[i];") + "\nreturn sum;",
     lambda a, b: _llvm("int32", "arm.mve.vmldava", *[T.int32(0)] * 4, a, b),
-    _products,
+    extent=16,
+    reduces=True,
 )
 vmladava_s8 = _mve(
     "vmladava_s8",
     "int32",
     [("sum", "int32"), ("a", S8), ("b", S8)],
+    lambda i, total, a, b: T.buffer_store(total, total[0] + _product(a[i], b[i]), [0]),
     "vmladavaq_s8(sum, a, b)",
-    _loop(16, "sum += a[i] * b[i];") + "\nreturn sum;",
     lambda acc, a, b: _llvm("int32", "arm.mve.vmldava", *[T.int32(0)] * 3, acc, a, b),
-    lambda acc, a, b: acc + _products(a, b),
+    extent=16,
+    writes="sum",
+    reduces=True,
 )
 
 
 # Vectors from scalars.
+
+
+def _collect(_, a, b, c, d, result) -> None:
+    for lane, scalar in enumerate((a, b, c, d)):
+        T.buffer_store(result, scalar[0], [lane])
+
 
 # GCC has no pattern for the move of two registers into two lanes; Clang selects it by itself.
 vmov_s32 = _mve(
     "vmov_s32",
     S32,
     [("a", "int32"), ("b", "int32"), ("c", "int32"), ("d", "int32")],
+    _collect,
     """#if defined(__clang__)
 return (int32x4_t){a, b, c, d};
 #else
@@ -235,23 +299,21 @@ __asm__("vmov %q0[2], %q0[0], %1, %2\\n\\tvmov %q0[3], %q0[1], %3, %4"
         : "r"(a), "r"(c), "r"(b), "r"(d));
 return v;
 #endif""",
-    "return (int32x4_t){a, b, c, d};",
     lambda a, b, c, d: T.Shuffle([a, b, c, d], [0, 1, 2, 3]),
-    lambda a, b, c, d: T.Shuffle([a, b, c, d], [0, 1, 2, 3]),
+    extent=1,
 )
 
 
 def _dup(dtype: str) -> Instruction:
-    element, lanes = dtype.split("x")
+    element, count = lanes(dtype)
     suffix = f"s{element.removeprefix('int')}"
     return _mve(
         f"vdup_{suffix}",
         dtype,
         [("n", element)],
+        _stores(lambda n: n),
         f"vdupq_n_{suffix}(n)",
-        _loop(int(lanes), "v[i] = n;", dtype),
-        lambda n: T.Broadcast(n, int(lanes)),
-        lambda n: T.Broadcast(n, int(lanes)),
+        lambda n: T.Broadcast(n, count),
     )
 
 
@@ -259,20 +321,16 @@ vdup_s8, vdup_s16, vdup_s32 = (_dup(dtype) for dtype in (S8, S16, S32))
 
 
 def _multiples(name: str, dtype: str, c: str) -> Instruction:
-    element, lanes = dtype.split("x")
+    element, count = lanes(dtype)
     return _mve(
         name,
         dtype,
-        [("n", "int32")],
+        [_COUNT],
+        lambda i, n, result: T.buffer_store(result, T.cast(i * n[0], element), [i]),
         c,
-        _loop(int(lanes), f"v[i] = ({element}_t)(i * n);", dtype),
         lambda n: (
-            T.Ramp(T.Cast(element, 0), T.Cast(element, 1), int(lanes))
-            * T.Broadcast(T.cast(n, element), int(lanes))
-        ),
-        lambda n: (
-            T.Ramp(T.Cast(element, 0), T.Cast(element, 1), int(lanes))
-            * T.Broadcast(T.cast(n, element), int(lanes))
+            T.Ramp(T.cast(0, element), T.cast(1, element), count)
+            * T.Broadcast(T.cast(n, element), count)
         ),
     )
 
@@ -293,155 +351,124 @@ def _vector(value: ir.Expr) -> ir.Expr:
 def _lanewise(
     name: str,
     params: str,
+    value: Callable[..., ir.Expr],
     c: str,
-    portable: str,
-    llvm: Callable[..., ir.Expr],
-    semantics: Callable[..., ir.Expr] | None = None,
+    llvm: Callable[..., ir.Expr] | None = None,
 ) -> Instruction:
-    """Params: ``a b`` are vectors, ``n`` is a scalar; portable: the value of one lane."""
+    """Params: ``a b`` are vectors, ``n`` is a scalar; value: of one lane."""
     types = [(p, "int32" if p == "n" else S32) for p in params.split()]
-    return _mve(name, S32, types, c, _loop(4, f"v[i] = {portable};", S32), llvm, semantics)
+    return _mve(name, S32, types, _stores(value), c, llvm or value)
 
 
-def _wide(value: ir.Expr) -> ir.Expr:
-    return T.cast(_vector(value), "int64x4")
-
-
-def _splat(value: int) -> ir.Expr:
-    return T.Broadcast(T.int64(value), 4)
+def _modulo(value: Callable[..., ir.Expr]) -> Callable[..., ir.Expr]:
+    """Arithmetic modulo 2^32."""
+    return lambda *operands: T.cast(value(*(T.cast(o, "uint32") for o in operands)), "int32")
 
 
 def _high(a: ir.Expr, b: ir.Expr, rounding: int) -> ir.Expr:
     """The high word of the doubled product."""
-    product = _wide(a) * _wide(b) + _splat(rounding << 30)
-    return T.Min(product >> _splat(31), _splat(2**31 - 1))
+    product = T.cast(a, "int64") * T.cast(b, "int64")
+    if rounding:
+        product = product + T.int64(1 << 30)
+    return T.min(product >> T.int64(31), T.int64(2**31 - 1))
 
 
-def _round_shift(a: ir.Expr, n: ir.Expr, rounding: int) -> ir.Expr:
+def _shifted(a: ir.Expr, n: ir.Expr, rounding: int) -> ir.Expr:
     """a * 2^n, for n from -32 to 31, halves up if rounding."""
-    right = T.Max(-_wide(n), _splat(0))
-    left = T.Max(_wide(n), _splat(0))
-    half = (_splat(rounding) << right) >> _splat(1)
-    return T.cast(((_wide(a) + half) >> right) << left, S32)
+    wide, left, right = T.cast(a, "int64"), T.cast(n, "int64"), T.cast(-n, "int64")
+    half = T.int64(1) << (right - T.int64(1)) if rounding else None
+    shifted = (wide if half is None else wide + half) >> right
+    return T.cast(T.if_then_else(n < 0, shifted, wide << left), "int32")
 
-
-_SUM = "(int32_t)((uint32_t)a[i] + (uint32_t){})"
-_HIGH = "(int32_t)(((int64_t)a[i] * {} + {}) >> 31)"
-_SHIFT = "{n} < 0 ? (int32_t)(((int64_t)a[i] + {half}) >> -{n}) : (int32_t)((uint32_t)a[i] << {n})"
 
 vadd_s32 = _lanewise(
-    "vadd_s32",
-    "a b",
-    "vaddq_s32(a, b)",
-    _SUM.format("b[i]"),
-    lambda a, b: a + b,
-    lambda a, b: a + b,
+    "vadd_s32", "a b", _modulo(lambda a, b: a + b), "vaddq_s32(a, b)", lambda a, b: a + b
 )
 vadd_n_s32 = _lanewise(
     "vadd_n_s32",
     "a n",
+    _modulo(lambda a, n: a + n),
     "vaddq_n_s32(a, n)",
-    _SUM.format("n"),
-    lambda a, n: a + _vector(n),
     lambda a, n: a + _vector(n),
 )
 vmul_n_s32 = _lanewise(
     "vmul_n_s32",
     "a n",
+    _modulo(lambda a, n: a * n),
     "vmulq_n_s32(a, n)",
-    "(int32_t)((uint32_t)a[i] * (uint32_t)n)",
-    lambda a, n: a * _vector(n),
     lambda a, n: a * _vector(n),
 )
 vmla_n_s32 = _lanewise(
     "vmla_n_s32",
     "a b n",
+    _modulo(lambda a, b, n: a + b * n),
     "vmlaq_n_s32(a, b, n)",
-    _SUM.format("b[i] * (uint32_t)n"),
-    lambda a, b, n: a + b * _vector(n),
     lambda a, b, n: a + b * _vector(n),
 )
 vqrdmulh_s32 = _lanewise(
     "vqrdmulh_s32",
     "a b",
+    lambda a, b: T.cast(_high(a, b, 1), "int32"),
     "vqrdmulhq_s32(a, b)",
-    _HIGH.format("b[i]", "(1 << 30)"),
     lambda a, b: _llvm(S32, "arm.mve.vqrdmulh", a, b),
-    lambda a, b: T.cast(_high(a, b, 1), S32),
 )
-"""SaturatingRoundingDoublingHighMul of gemmlowp, on four lanes. The portable form does not
-saturate: kernels never multiply -2^31 by itself."""
+"""SaturatingRoundingDoublingHighMul of gemmlowp, on four lanes."""
 vqdmulh_s32 = _lanewise(
     "vqdmulh_s32",
     "a b",
+    lambda a, b: T.cast(_high(a, b, 0), "int32"),
     "vqdmulhq_s32(a, b)",
-    _HIGH.format("b[i]", "0"),
     lambda a, b: _llvm(S32, "arm.mve.vqdmulh", a, b),
-    lambda a, b: T.cast(_high(a, b, 0), S32),
 )
 vqrdmulh_n_s32 = _lanewise(
     "vqrdmulh_n_s32",
     "a n",
+    lambda a, n: T.cast(_high(a, n, 1), "int32"),
     "vqrdmulhq_n_s32(a, n)",
-    _HIGH.format("n", "(1 << 30)"),
     lambda a, n: _llvm(S32, "arm.mve.vqrdmulh", a, _vector(n)),
-    lambda a, n: T.cast(_high(a, n, 1), S32),
 )
 vqdmulh_n_s32 = _lanewise(
     "vqdmulh_n_s32",
     "a n",
+    lambda a, n: T.cast(_high(a, n, 0), "int32"),
     "vqdmulhq_n_s32(a, n)",
-    _HIGH.format("n", "0"),
     lambda a, n: _llvm(S32, "arm.mve.vqdmulh", a, _vector(n)),
-    lambda a, n: T.cast(_high(a, n, 0), S32),
-)
-vqrdmlash_n_s32 = _lanewise(
-    "vqrdmlash_n_s32",
-    "a b n",
-    "vqrdmlashq_n_s32(a, b, n)",
-    "(int32_t)((((int64_t)a[i] * b[i] + (1 << 30)) >> 31) + n)",
-    lambda a, b, n: _llvm(S32, "arm.mve.vqrdmlash", a, b, n),
-    lambda a, b, n: T.cast(_high(a, b, 1) + _wide(n), S32),
 )
 vrshl_s32 = _lanewise(
     "vrshl_s32",
     "a b",
+    lambda a, b: _shifted(a, b, 1),
     "vrshlq_s32(a, b)",
-    _SHIFT.format(n="b[i]", half="(INT64_C(1) << (-b[i] - 1))"),
     lambda a, b: _llvm(S32, "arm.mve.vshl.vector", a, b, T.int32(0), T.int32(1), T.int32(0)),
-    lambda a, b: _round_shift(a, b, 1),
 )
 """Shifts left, or right where the shift is negative, rounding halves up."""
 vrshl_n_s32 = _lanewise(
     "vrshl_n_s32",
     "a n",
+    lambda a, n: _shifted(a, n, 1),
     "vrshlq_n_s32(a, n)",
-    _SHIFT.format(n="n", half="(INT64_C(1) << (-n - 1))"),
     lambda a, n: _llvm(S32, "arm.mve.vshl.scalar", a, n, T.int32(0), T.int32(1), T.int32(0)),
-    lambda a, n: _round_shift(a, n, 1),
 )
 vshl_r_s32 = _lanewise(
     "vshl_r_s32",
     "a n",
+    lambda a, n: _shifted(a, n, 0),
     "vshlq_r_s32(a, n)",
-    _SHIFT.format(n="n", half="0"),
     lambda a, n: _llvm(S32, "arm.mve.vshl.scalar", a, n, T.int32(0), T.int32(0), T.int32(0)),
-    lambda a, n: _round_shift(a, n, 0),
 )
 vsign_s32 = _lanewise(
     "vsign_s32",
     "a",
+    lambda a: a >> T.int32(31),
     "vshrq_n_s32(a, 31)",
-    "-(a[i] < 0)",
-    lambda a: a >> T.Broadcast(T.int32(31), 4),
     lambda a: a >> T.Broadcast(T.int32(31), 4),
 )
-vmin_s32 = _lanewise(
-    "vmin_s32", "a b", "vminq_s32(a, b)", "a[i] < b[i] ? a[i] : b[i]", T.Min, T.Min
-)
-vmax_s32 = _lanewise(
-    "vmax_s32", "a b", "vmaxq_s32(a, b)", "a[i] > b[i] ? a[i] : b[i]", T.Max, T.Max
-)
+vmin_s32 = _lanewise("vmin_s32", "a b", T.min, "vminq_s32(a, b)")
+vmax_s32 = _lanewise("vmax_s32", "a b", T.max, "vmaxq_s32(a, b)")
+
+
+def _saturated(a: ir.Expr) -> ir.Expr:
+    return T.max(T.min(a, T.int32(127)), T.int32(-128))
 
 
 def _narrowed(a: ir.Expr) -> ir.Expr:
@@ -461,9 +488,9 @@ def _narrowed(a: ir.Expr) -> ir.Expr:
 vqmovn_s32 = _lanewise(
     "vqmovn_s32",
     "a",
+    _saturated,
     "vreinterpretq_s32_s8(vqmovnbq_s16(vuninitializedq_s8(),"
     " vqmovnbq_s32(vuninitializedq_s16(), a)))",
-    "a[i] < -128 ? -128 : a[i] > 127 ? 127 : a[i]",
     _narrowed,
 )
 """Saturates to int8. Only the lowest byte of each lane is defined: store it with ``vstrb``."""
@@ -477,19 +504,20 @@ def _narrowed_pair(a: ir.Expr, b: ir.Expr) -> ir.Expr:
     return T.reinterpret(S16, bytes_)
 
 
+def _interleave(i: ir.Expr, a, b, result) -> None:
+    for half, vector in enumerate((a, b)):
+        T.buffer_store(result, T.cast(_saturated(vector[i]), "int16"), [i * 2 + half])
+
+
 vqmovn_pair_s32 = _mve(
     "vqmovn_pair_s32",
     S16,
     [("a", S32), ("b", S32)],
+    _interleave,
     "vreinterpretq_s16_s8(vqmovnbq_s16(vuninitializedq_s8(),"
     " vqmovntq_s32(vqmovnbq_s32(vuninitializedq_s16(), a), b)))",
-    """int16x8_t v;
-for (int i = 0; i < 4; ++i) {
-    v[2 * i] = (int16_t)(a[i] < -128 ? -128 : a[i] > 127 ? 127 : a[i]);
-    v[2 * i + 1] = (int16_t)(b[i] < -128 ? -128 : b[i] > 127 ? 127 : b[i]);
-}
-return v;""",
     _narrowed_pair,
+    extent=4,
 )
 """Saturates two vectors to int8 and interleaves them. Only low bytes are defined."""
 
@@ -497,8 +525,7 @@ vadd_s16 = _mve(
     "vadd_s16",
     S16,
     [("a", S16), ("b", S16)],
+    _stores(lambda a, b: T.cast(T.cast(a, "int32") + T.cast(b, "int32"), "int16")),
     "vaddq_s16(a, b)",
-    _loop(8, "v[i] = (int16_t)(a[i] + b[i]);", S16),
-    lambda a, b: a + b,
     lambda a, b: a + b,
 )
