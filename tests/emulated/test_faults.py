@@ -1,5 +1,6 @@
 """Boards, emulators and runners fail: a clear error, nothing left behind, the next run works."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,8 +24,12 @@ FOREVER = 'for (;;) __asm volatile("");'
 
 
 def qemus(process=None):
-    children = (process or psutil.Process()).children(recursive=True)
-    return [child for child in children if "qemu" in child.name()]
+    found = []
+    for child in (process or psutil.Process()).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # compilers come and go
+            if "qemu" in child.name():
+                found.append(child)
+    return found
 
 
 def within(seconds, condition):
@@ -54,6 +59,8 @@ def test_a_stale_image_is_never_measured(built, tmp_path):
 
 
 def test_qemu_dies_mid_run(built):
+    firmware = built(body=FOREVER)
+
     def kill():
         assert within(30, qemus)
         time.sleep(0.5)
@@ -63,7 +70,7 @@ def test_qemu_dies_mid_run(built):
     killer.start()
     try:
         with pytest.raises(BoardError, match=r"(lost|write to) .*port|lost the serial port"):
-            built(body=FOREVER).measure()
+            firmware.measure()
     finally:
         killer.join()
     assert built().measure().exact
