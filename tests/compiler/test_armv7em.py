@@ -5,18 +5,23 @@ from pathlib import Path
 import batch
 import numpy as np
 import pytest
+import tflite
+from conftest import Compile, Find
 from counter import instructions
 from emulator import EmulatedModel
+from host import HostModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layers import Layers
-from tflite_graphs import answer
+from tflite_graphs import Graph, Spec, answer
 
+from mcuforge import mlf
 from mcuforge.compiler import compile_model
-from mcuforge.kernels import arithmetic
+from mcuforge.kernels import arithmetic, armv7em_requantize
 from mcuforge.kernels.armv7em_requantize import HighWord, high_word
 from mcuforge.kernels.isa import armv7em as isa
 from mcuforge.kernels.registry import Operand, Operation
+from mcuforge.models.oracle import evaluate
 from mcuforge.target import Target
 
 SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -125,10 +130,18 @@ SHAPES = {
     "depthwise, strided": lambda: Layers((1, 9, 12, 6), 10).depthwise((3, 3), (2, 2)),
     "depthwise, wide": lambda: Layers((1, 3, 27, 3), 1).depthwise((3, 3)).depthwise((3, 3), (2, 2)),
     "depthwise, any": lambda: Layers((1, 9, 8, 4), 12).depthwise((2, 5)).depthwise((4, 3), (2, 1)),
+    "depthwise, odd": lambda: Layers((1, 7, 8, 3), 18).depthwise((5, 5)).depthwise((3, 1)),
+    "depthwise, signed": lambda: odd(),
     "depthwise, column": lambda: Layers((1, 17, 1, 6), 13).depthwise((10, 1), padding="VALID"),
     "add": lambda: Layers((1, 3, 5, 4), 14).add_itself(),
     "dense": lambda: Layers((1, 1, 1, 37), 15).dense(10).dense(3),
 }  # fmt: skip
+
+
+def odd() -> Layers:
+    """Where q finds room in a row, and where behind the taps."""
+    layers = Layers((1, 6, 9, 3), 19).depthwise((1, 5), relu=False).depthwise((3, 4), relu=False)
+    return layers.depthwise((4, 4), (1, 2), relu=False)
 
 
 def tiles() -> Layers:
@@ -142,9 +155,15 @@ def stimuli(shape: tuple[int, ...]) -> list[np.ndarray]:
     return [v.astype(np.int8) for v in [*values, np.full(shape, -128), np.full(shape, 127)]]
 
 
-def test_layers_answer_as_litert(tmp_path: Path) -> None:
-    jobs = []
-    for make in SHAPES.values():
+@pytest.mark.parametrize("compact", [True, False])
+def test_layers_answer_as_litert(
+    compact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, shapes = [], list(SHAPES.values())
+    if not compact:
+        forbid_compact_constants(monkeypatch)
+        shapes = [make for name, make in SHAPES.items() if name.startswith("depthwise")]
+    for make in shapes:
         layers = make()
         model = layers.model()
         for level in (3, 4):
@@ -156,6 +175,11 @@ def test_layers_answer_as_litert(tmp_path: Path) -> None:
         np.testing.assert_array_equal(result[0], answer(job.model, job.inputs)[0])
 
 
+def forbid_compact_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where biases are large."""
+    monkeypatch.setattr(armv7em_requantize, "_COMPACT_BIAS", 1)
+
+
 def everything() -> Layers:
     """A chain through every block."""
     layers = Layers((1, 14, 13, 3), 20).conv((3, 3), 8).conv((3, 3), 9, relu=False)
@@ -164,10 +188,17 @@ def everything() -> Layers:
     return layers.depthwise((3, 2), relu=False).conv((7, 7), 6, padding="VALID").dense(13)
 
 
+def planes() -> Layers:
+    """Depthwise layers, for constants in their long form."""
+    layers = Layers((1, 12, 9, 5), 21).depthwise((3, 3)).depthwise((3, 3), relu=False)
+    return layers.depthwise((2, 5)).depthwise((3, 2), (2, 2), relu=False)
+
+
 CHAINS = {
     (everything, 3): ("dot_2x3", "dot_1x3", "dot_4x1", "dot_1x1", "depthwise_3x3", "ssat8"),
     (everything, 4): ("dot_2x3", "dot_expanded_4x1", "dot_expanded_1x1", "depthwise_3x3"),
     (tiles, 4): ("transform_inputs", "multiply_tiles", "transform_outputs"),
+    (planes, 3): ("depthwise_3x3", "depthwise"),
 }
 
 
@@ -176,8 +207,15 @@ CHAINS = {
     ("core", "toolchain"), [("cortex-m4", "gcc"), ("cortex-m7", "gcc"), ("cortex-m7", "clang")]
 )
 def test_assembly_answers_as_litert(
-    core: str, toolchain: str, make, level: int, tmp_path: Path
+    core: str,
+    toolchain: str,
+    make,
+    level: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if make is planes:
+        forbid_compact_constants(monkeypatch)
     layers = make()
     inputs = stimuli(layers.first_shape)
     model = layers.model()
@@ -188,9 +226,63 @@ def test_assembly_answers_as_litert(
     code = (tmp_path / "build/codegen/host/src/tvmgen_chain.c").read_text()
     for block in CHAINS[make, level]:
         assert f"mcuforge_{block}_" in code
+    assert ("_wide(" in code) == (make is planes)
     results = emulated.run(np.stack([x.reshape(-1) for x in inputs]).view(np.uint8))
     wanted = np.stack([answer(model, [x])[0].reshape(-1) for x in inputs])
     np.testing.assert_array_equal(results.view(np.int8), wanted)
+
+
+MODELS = ("kws_ref_model", "vww_96_int8", "pretrainedResnet_quant", "ad01_int8", "str_ww_ref_model")
+
+
+@pytest.mark.parametrize(("level", "most"), [(3, 1.1), (4, 2.1)])
+@pytest.mark.parametrize("model", MODELS)
+def test_constants_take_little_more_flash_than_the_weights(
+    model: str, level: int, most: float, compiled: Compile, find_model: Find
+) -> None:
+    info = mlf.read(compiled(model, "cortex-m7-c", level)).info
+    assert info["weights_bytes"] <= most * weights_bytes(find_model(model).read_bytes())
+
+
+def weights_bytes(model: bytes) -> int:
+    """Bytes of the int8 weights and int32 biases of a model, each tensor once.
+
+    Scales are not counted, though the file has one for each channel: what requantization needs is
+    part of the tenth that constants may take above the weights. Neither are tables.
+    """
+    parsed = tflite.Model.GetRootAs(model, 0)
+    graph = parsed.Subgraphs(0)
+    tensors = set()
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        if parsed.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() in (
+            tflite.BuiltinOperator.CONV_2D,
+            tflite.BuiltinOperator.DEPTHWISE_CONV_2D,
+            tflite.BuiltinOperator.FULLY_CONNECTED,
+        ):
+            tensors |= set(operator.InputsAsNumpy()[1:].tolist()) - {-1}
+    return sum(parsed.Buffers(graph.Tensors(t).Buffer()).DataLength() for t in tensors)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 40])
+def test_softmax_is_exact_for_every_difference(classes: int, tmp_path: Path) -> None:
+    """Exponentials of few outputs are computed, of many come from a table."""
+    values = np.random.default_rng(classes).integers(-128, 128, (256, classes)).astype(np.int8)
+    values[:, 0], values[:, -1] = 127, np.arange(-128, 128)
+    for index, scale in enumerate((0.004, 0.0625, 0.17, 1.7)):
+        graph = Graph()
+        x = graph.input(Spec((1, classes), "int8", scale, 3))
+        spec = Spec((1, classes), "int8", 1 / 256, -128)
+        model = graph.build(graph.op("SOFTMAX", [x], spec, beta=1.0))
+        source, archive = tmp_path / f"{index}.tflite", tmp_path / f"{index}.tar"
+        source.write_bytes(model)
+        compile_model(source, "softmax", Target("cortex-m7"), 3, archive)
+        assert (mlf.read(archive).info["weights_bytes"] == 1024) == (classes == 40)
+        build = tmp_path / str(index)
+        build.mkdir()
+        rows = values.view(np.uint8)
+        given = HostModel(archive, build).run(rows)
+        np.testing.assert_array_equal(given, evaluate(model, rows))
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -300,10 +300,29 @@ SOFTMAX_INTEGER_BITS = 12
 """Integer bits of the sum of exponentials of SOFTMAX, an int32 in Q12.19."""
 
 
+_EXP_INTEGER_BITS = 5
+EXP_FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+"""exp(-1/4), exp(-1/2), ... exp(-16) in Q0.31, as gemmlowp has them."""
+
+
+def softmax_exponent(input_scale: float, beta: float) -> tuple[Multiplier, int]:
+    """How SOFTMAX scales a difference of 8-bit inputs to a negative exponent, an int32 in Q5.26.
+
+    PreprocessSoftmaxScaling and CalculateInputRadius, internal/quantization_util.cc.
+
+    Returns:
+        The multiplier, and the largest difference whose exponential is not taken as 0.
+    """
+    fractional_bits = 31 - _EXP_INTEGER_BITS
+    real = _double(beta) * _double(input_scale) * (1 << fractional_bits)
+    multiplier = quantize_multiplier(min(real, 2.0**31 - 1))
+    largest = ((1 << _EXP_INTEGER_BITS) - 1) * 2.0**fractional_bits
+    return multiplier, math.floor(largest / 2.0**multiplier.shift)
+
+
 def softmax_exp_table(input_scale: float, beta: float) -> np.ndarray:
     """exp(-difference * scale * beta) of 8-bit SOFTMAX, for each difference from the largest input.
 
-    PreprocessSoftmaxScaling and CalculateInputRadius, internal/quantization_util.cc;
     internal/reference/softmax.h; exp_on_negative_values, gemmlowp.
 
     Args:
@@ -314,14 +333,11 @@ def softmax_exp_table(input_scale: float, beta: float) -> np.ndarray:
         int32 [256] in Q0.31, indexed by max(inputs) - input. Differences too large to matter are
         0, and so contribute nothing to the sum and quantize to the smallest output.
     """
-    integer_bits = 5
-    real = _double(beta) * _double(input_scale) * (1 << (31 - integer_bits))
-    mantissa, shift = quantize_multiplier(min(real, 2.0**31 - 1))
-    radius = math.floor(((1 << integer_bits) - 1) * 2.0 ** (31 - integer_bits) / 2.0**shift)
+    multiplier, radius = softmax_exponent(input_scale, beta)
     differences = -np.arange(256)
     differences[differences < -radius] = 0
-    scaled = multiply_by_quantized_multiplier(differences, mantissa, shift)
-    table = _exp_on_negative_values(scaled, integer_bits)
+    scaled = multiply_by_quantized_multiplier(differences, *multiplier)
+    table = _exp_on_negative_values(scaled, _EXP_INTEGER_BITS)
     table[np.arange(256) > radius] = 0
     return table.astype(np.int32)
 
@@ -370,8 +386,7 @@ def _exp_on_negative_values(values: np.ndarray, integer_bits: int) -> np.ndarray
     tail = rounding_divide_by_power_of_two(cubic + x2, 1)
     result = 1895147668 + _doubling_high_multiply(1895147668, x + tail)  # exp(-1/8)
     # Multiply by exp(-2^k) for each bit of the whole quarters.
-    factors = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
-    for bit, factor in zip(range(-2, integer_bits), factors, strict=False):
+    for bit, factor in zip(range(-2, integer_bits), EXP_FACTORS, strict=True):
         chosen = (remainder - values) & (1 << (fractional_bits + bit))
         result = np.where(chosen, _doubling_high_multiply(result, factor), result)
     return np.where(values == 0, INT32_MAX, result)

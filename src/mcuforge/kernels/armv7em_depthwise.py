@@ -64,7 +64,11 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
     inside = _taps_inside(operation)
     if inside < _LEAST_TAPS or inside * channels < _LEAST_TAPS_IN_ALL:
         return None
-    exact = high_word(operation, np.moveaxis(weight, -1, 0))
+    per_output = np.moveaxis(weight, -1, 0)
+    exact = high_word(operation, per_output, compact=True)
+    compact = exact is not None
+    if not compact:
+        exact = high_word(operation, per_output)
     if exact is None:
         return None
     taps = np.where(exact.constants, 0, weight).transpose(2, 0, 1)
@@ -80,24 +84,23 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
     if (taps_y, taps_x) == (3, 3) and sy == sx and sx in (1, 2) and pitch <= _LONGEST_PITCH:
         block = isa.depthwise_3x3(
             out_h, out_w, sx, pitch, channels, exact.shift, exact.signed, exact.constant != 0,
-            _UNROLL[level],
+            _UNROLL[level], compact,
         )  # fmt: skip
     else:
         block = isa.depthwise(
-            (out_h, out_w), (taps_y, taps_x), (sy, sx), pitch, channels, exact.shift, exact.signed
-        )
+            (out_h, out_w), (taps_y, taps_x), (sy, sx), pitch, channels, exact.shift,
+            exact.signed, compact,
+        )  # fmt: skip
     sums = bias.astype(np.int64) - attrs["input_zero_point"] * weight.sum(axis=(0, 1), dtype=int)
     biases = exact.bias + np.where(exact.constants, 0, sums) * exact.unit
-    words = isa.pack_taps(taps.astype(np.int8), taps_x).reshape(channels, -1)
-    stream = np.concatenate(
-        [biases.astype(np.uint32).view(np.int32)[:, None], exact.per_channel(), words], axis=1
-    )
+    constants = np.concatenate([biases[:, None], exact.per_channel()], axis=1)
+    stream = isa.pack_plane(constants, taps.astype(np.int8), compact)
     copy = isa.plane(height, width, channels, pitch)
     x_size, y_size = height * width * channels, out_h * out_w * channels
     start, size = top * pitch + left, rows * pitch + 2
     with IRBuilder() as ib, T.prim_func(private=True):
         x = T.arg("x", T.buffer((x_size,), "int8"))
-        constants = T.arg("stream", T.buffer((stream.size,), "int32"))
+        streams = T.arg("stream", T.buffer((stream.size,), "int32"))
         y = T.arg("y", T.buffer((y_size,), "int8"))
         plane = T.alloc_buffer((size,), "int16")
         IRBuilder.name("plane", plane)
@@ -106,7 +109,7 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
             T.evaluate(fill)
         with T.serial(0, channels) as c:
             T.evaluate(copy(T.address_of(x[c]), T.address_of(plane[start])))
-            place = T.address_of(constants[c * stream.shape[1]])
+            place = T.address_of(streams[c * stream.shape[1]])
             T.evaluate(block(T.address_of(plane[0]), place, T.address_of(y[c]), exact.constant))
         if exact.clamp is not None:
             with T.serial(0, y_size) as i:

@@ -24,6 +24,8 @@ from mcuforge.kernels.requantize import Requantization, accumulator_bound, requa
 
 _TRIES = 400
 _LIMIT = 1 << 31
+# With these, constants of a channel fit into fewer words: see ``isa.armv7em.pack_plane``.
+_COMPACT_BIAS, _COMPACT_MULTIPLE = 1 << 26, 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,10 @@ class HighWord:
 
 
 def high_word(
-    operation: Operation, weight: np.ndarray, unit: int = 1 << SCALE_BITS
+    operation: Operation,
+    weight: np.ndarray,
+    unit: int = 1 << SCALE_BITS,
+    compact: bool = False,
 ) -> HighWord | None:
     """Solve for the constants of a convolution or fully connected operator.
 
@@ -68,6 +73,8 @@ def high_word(
         operation: operands x, weight, bias, scale; int8 throughout.
         weight: its weights (o, ...), whatever the order behind o.
         unit: accumulators are so many times TFLite's.
+        compact: biases of 27 bits and multipliers that are multiples of 4; if signed, q less
+            ``unit`` in [0, 255].
 
     Returns:
         None where the accumulators need more than 32 bits or no exact constants were found.
@@ -83,6 +90,10 @@ def high_word(
     first = _first_accumulators(exact, steps)
     constants = ((first <= low[:, None]) | (first > high[:, None])).all(axis=1)
     live, signed = np.flatnonzero(~constants), exact.negative != 0
+    # Of the accumulator where all inputs are 0.
+    offsets = bias - attrs["input_zero_point"] * weight.reshape(len(bias), -1).sum(
+        axis=1, dtype=int
+    )
     largest = max((arithmetic.quantize_multiplier(scale[o]).shift for o in live), default=-6)
     # m = mantissa * 2^(shift + 1 + exponent) / unit has to stay below 2^31.
     most = unit.bit_length() - 2 - largest
@@ -93,14 +104,17 @@ def high_word(
             solved = []
             for o in live:
                 base = steps + zero - (constant >> shift)
-                channel = _channel(first[o], base, low[o], high[o], scale[o], shift, signed, unit)
+                channel = _channel(
+                    first[o], base, low[o], high[o], scale[o], shift, signed, unit,
+                    int(offsets[o]) if compact else None,
+                )  # fmt: skip
                 if channel is None:
                     break
                 solved.append(channel)
             else:
                 return _assemble(
                     solved, live, constants, (first <= low[:, None]).sum(axis=1) + clamp[0],
-                    shift, constant, signed, clamp, unit,
+                    shift, constant, signed, clamp, unit, compact,
                 )  # fmt: skip
     return None
 
@@ -108,15 +122,18 @@ def high_word(
 def _assemble(
     solved: list[tuple[int, int, int]], live: np.ndarray, constants: np.ndarray,
     values: np.ndarray, shift: int, constant: int, signed: bool, clamp: tuple[int, int],
-    unit: int,
+    unit: int, compact: bool,
 ) -> HighWord | None:  # fmt: skip
+    limit = _COMPACT_BIAS if compact else _LIMIT
+    if compact and signed and constants.any():
+        return None  # their q is 0
     bias, multiplier, positive = (np.zeros(len(constants), np.int64) for _ in range(3))
     for o, channel in zip(live, solved, strict=True):
         bias[o], multiplier[o], positive[o] = channel
     for o in np.flatnonzero(constants):
         # m = 2^30: the high word is a quarter of the accumulator.
         bias[o], multiplier[o] = ((int(values[o]) << shift) - constant) << 2, 1 << 30
-        if not -_LIMIT <= bias[o] < _LIMIT:
+        if not -limit <= bias[o] < limit:
             return None
     after = None if clamp == (-128, 127) else clamp
     return HighWord(unit, bias, multiplier, positive, shift, constant, signed, constants, after)
@@ -152,9 +169,13 @@ def _first_accumulators(exact: Requantization, steps: np.ndarray) -> np.ndarray:
 
 def _channel(
     first: np.ndarray, outputs: np.ndarray, low: int, high: int, scale: float, shift: int,
-    signed: bool, unit: int,
+    signed: bool, unit: int, compact: int | None,
 ) -> tuple[int, int, int] | None:  # fmt: skip
-    """Bias, m and q with which ``outputs[k]`` is reached at accumulator ``first[k]``, or None."""
+    """Bias, m and q with which ``outputs[k]`` is reached at accumulator ``first[k]``, or None.
+
+    Args:
+        compact: None, or what will be added to the bias before it is stored in few bits.
+    """
     low, high, bits = int(low) * unit, int(high) * unit, 32 + shift
     steps = [(a * unit, n) for a, n in zip(first.tolist(), outputs.tolist(), strict=True)]
     # Where accumulator plus bias, times m, has reached n << bits, and where not yet.
@@ -163,16 +184,25 @@ def _channel(
     real = float(np.ldexp(scale, bits)) / unit
     span = max((abs(a) for a, _ in steps if low < a <= high), default=1)
     stride = max(1, int(real / (span * 8 + 1)))
+    # Biases that keep the accumulators within 32 bits.
+    allowed, q, multiple = (-_LIMIT - low, _LIMIT - 1 - high), (0, (1 << 20) - 1), 1
+    if compact is not None:
+        least, most = -_COMPACT_BIAS - compact * unit, _COMPACT_BIAS - 1 - compact * unit
+        allowed = max(allowed[0], least), min(allowed[1], most)
+        q, multiple = (unit, unit + 255), _COMPACT_MULTIPLE
+    tried = 0
     for attempt in range(_TRIES):
         m = round(real) + (attempt + 1) // 2 * (stride if attempt & 1 else -stride)
-        if not 0 < m < _LIMIT:
+        m -= m % multiple
+        if not 0 < m < _LIMIT or m == tried:
             continue
+        tried = m
         if signed:
-            split = _split(reached, missed, m, bits, low, high)
+            split = _split(reached, missed, m, bits, allowed, q)
             if split is not None:
                 return split[0], m, split[1]
         else:
-            bias = _choose(*_interval(reached, missed, m, bits), low, high)
+            bias = _choose(_interval(reached, missed, m, bits), allowed)
             if bias is not None:
                 return bias, m, 0
     return None
@@ -186,18 +216,15 @@ def _interval(
     return least, most
 
 
-def _choose(least: int, most: int, low: int, high: int) -> int | None:
-    """A bias in [least, most] that keeps the accumulators within 32 bits."""
-    inside = max(least, -_LIMIT - low)
-    outside = min(most, _LIMIT - 1 - high)
-    if inside > outside:
-        return None
-    return min(max((inside + outside) // 2, inside), outside)
+def _choose(*intervals: tuple[int, int]) -> int | None:
+    """A number in the middle of what is in all the intervals."""
+    least, most = max(low for low, _ in intervals), min(high for _, high in intervals)
+    return (least + most) // 2 if least <= most else None
 
 
 def _split(
-    reached: list[tuple[int, int]], missed: list[tuple[int, int]], m: int, bits: int, low: int,
-    high: int,
+    reached: list[tuple[int, int]], missed: list[tuple[int, int]], m: int, bits: int,
+    allowed: tuple[int, int], q: tuple[int, int],
 ) -> tuple[int, int] | None:  # fmt: skip
     """Bias and q for steps that lie on two lines, one up to the zero point and one above it.
 
@@ -206,15 +233,9 @@ def _split(
     """
     lower = _interval([r for r in reached if r[1] <= 0], [r for r in missed if r[1] <= 0], m, bits)
     upper = _interval([r for r in reached if r[1] > 0], [r for r in missed if r[1] > 0], m, bits)
-    if lower[0] > lower[1] or upper[0] > upper[1]:
+    # The bias, such that with some q the bias of the upper line is in its interval.
+    below = _choose(lower, allowed, (upper[0] - q[1], upper[1] - q[0]))
+    if below is None:
         return None
-    below = _choose(*lower, low, high)
-    above = _choose(*upper, low, high)
-    if below is None or above is None:
-        return None
-    # Where a side has no step in range its interval is open: stay close to the other.
-    if lower[1] - lower[0] > 1 << 40:
-        below = min(max(above, lower[0]), lower[1])
-    elif upper[1] - upper[0] > 1 << 40:
-        above = min(max(below, upper[0]), upper[1])
-    return (below, above - below) if 0 <= above - below < 1 << 20 else None
+    above = _choose(upper, allowed, (below + q[0], below + q[1]))
+    return None if above is None else (below, above - below)

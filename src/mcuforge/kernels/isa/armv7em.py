@@ -529,22 +529,80 @@ copy_bytes = instruction(
 """``count`` bytes from x to y; with a constant count a handful of word moves."""
 
 
-def pack_taps(rows: np.ndarray, width: int) -> np.ndarray:
-    """int8 kernel rows (..., width) of a depthwise convolution as words (..., k) int32.
+def packs_multiplier(kernel: tuple[int, int], signed: bool) -> bool:
+    """Whether ``pack_plane`` finds room for m in the compact stream of a kernel (rows, columns)."""
+    return not signed and kernel[0] >= 3 and kernel[1] % 2 == 1
 
-    For width 3 one word: bytes 1 and 3 are taps 0 and 1, bytes 0 and 2 taps 1 and 2. For others
-    a word for every four taps: bytes 1 and 3 the first two, 0 and 2 the next two, zero-padded.
-    Masked with 0xff00ff00, before and after a shift left by 8, a word gives two pairs of halfwords
-    that are 2^8 times the taps.
+
+def pack_plane(constants: np.ndarray, taps: np.ndarray, compact: bool) -> np.ndarray:
+    """The streams of the depthwise blocks, (channels, words) int32.
+
+    A stream is bias, m, and q if signed, and the int8 taps in pairs, each row filled up to an even
+    number. A word holds two pairs, one in its bytes 1 and 3, the next in 0 and 2, so that masked
+    with 0xff00ff00, before and after a shift left by 8, it gives pairs of halfwords that are 2^8
+    times the taps.
+
+    Requantization takes nearly as much flash as the taps. Where the numbers allow it (``compact``,
+    see ``high_word``) its constants go where rows were filled up: q - 2^8, behind the taps if
+    no row was; or else the 24 upper bits of m / 4, if there are three such rows, whose 5 lower ones
+    are below a bias shifted by as many.
+
+    Args:
+        constants: (channels, 2 or 3) int64 bias, m and q.
+        taps: (channels, rows, columns) int8.
+        compact: see above.
     """
-    if width == 3:
-        order = rows[..., [1, 0, 2, 1]]
+    channels, rows, columns = taps.shape
+    signed = constants.shape[1] == 3
+    pairs = np.pad(taps.astype(np.int64), ((0, 0), (0, 0), (0, columns % 2)))
+    small = np.zeros((channels, 0), np.int64)
+    words = constants
+    if compact and signed:
+        words, small = constants[:, :2], constants[:, 2:] - 256
+    elif compact and packs_multiplier((rows, columns), signed):
+        m = constants[:, 1:] >> 2
+        words, small = constants[:, :1] << 5 | m & 31, m >> np.array([5, 13, 21])
+    if columns % 2:
+        pairs[:, : small.shape[1], columns] = small
+        small = small[:, :0]
+    tail = np.concatenate([pairs.reshape(channels, -1), small], axis=1)
+    tail = np.pad(tail, ((0, 0), (0, -tail.shape[1] % 4))).reshape(channels, -1, 4)
+    tail = np.ascontiguousarray(tail[..., [2, 0, 3, 1]] & 0xFF, np.uint8).reshape(channels, -1)
+    return np.concatenate([words.astype(np.uint32).view(np.int32), tail.view("<i4")], axis=1)
+
+
+def _unpack_plane(kernel: tuple[int, int], signed: bool, compact: bool) -> str:
+    """C of the constants of a stream: bias, m, q, and a pair of halfwords for each two taps."""
+    rows, columns = kernel
+    pairs = -(-columns // 2)
+    packed_m, packed_q = compact and packs_multiplier(kernel, signed), compact and signed
+    words = -(-(2 * rows * pairs + (packed_q and columns % 2 == 0)) // 4)
+    spare = [f"taps[{pairs * (i + 1) - 1}]" for i in range(3 if packed_m else packed_q)]
+    lines = ["const int32_t *w = stream;"]
+    if packed_m:
+        lines += ["const uint32_t packed = (uint32_t)*w++;"]
+        lines += ["const int32_t bias = (int32_t)packed >> 5;"]
     else:
-        padded = np.zeros((*rows.shape[:-1], -(-width // 4) * 4), rows.dtype)
-        padded[..., :width] = rows
-        order = padded.reshape(*rows.shape[:-1], -1, 4)[..., [2, 0, 3, 1]]
-    packed = np.ascontiguousarray(order, np.int8).view("<i4")
-    return packed.reshape(*rows.shape[:-1], -1)
+        lines += ["const int32_t bias = *w++, m = *w++;"]
+        lines += ["const int32_t q = *w++;"] if signed and not packed_q else []
+    lines += [
+        f"uint32_t taps[{2 * words}];",
+        f"for (int i = 0; i < {words}; ++i) {{",
+        "    const uint32_t word = (uint32_t)w[i];",
+        "    taps[2 * i] = word & 0xff00ff00u;",
+        "    taps[2 * i + 1] = word << 8 & 0xff00ff00u;",
+        "}",
+    ]
+    if packed_m:
+        upper = f"{spare[0]} >> 24 | {spare[1]} >> 24 << 8 | {spare[2]} >> 24 << 16"
+        lines += [f"const int32_t m = (int32_t)(({upper}) << 7 | (packed & 31u) << 2);"]
+    if packed_q and columns % 2 == 0:
+        lines += [f"const int32_t q = 256 + (int32_t)(taps[{rows * pairs}] >> 8 & 0xffu);"]
+    elif packed_q:
+        lines += [f"const int32_t q = 256 + (int32_t)({spare[0]} >> 24);"]
+    if columns % 2:
+        lines += [f"{pair} &= 0xffffu;" for pair in spare]
+    return "\n".join(lines)
 
 
 _PLANE_PARAMS = (("x", "handle"), ("stream", "handle"), ("y", "handle"), ("c", "int32"))
@@ -552,28 +610,21 @@ _PLANE_PARAMS = (("x", "handle"), ("stream", "handle"), ("y", "handle"), ("c", "
 
 def _portable_plane(
     out_shape: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], pitch: int,
-    step: int, shift: int, signed: bool,
+    step: int, shift: int, signed: bool, compact: bool,
 ) -> str:  # fmt: skip
     """Plain C of the depthwise blocks."""
     (height, width), (taps_y, taps_x), (sy, sx) = out_shape, kernel, strides
-    words = 1 if taps_x == 3 else -(-taps_x // 4)
-    # Byte of a word that holds tap k of the row.
-    byte = "(k == 0 ? 1 : k == 1 ? 0 : 2)" if taps_x == 3 else "((k & 1) * 2 + ((k & 2) ? 0 : 1))"
-    q = "const int32_t q = *w++;\n" if signed else ""
     return f"""\
-const int32_t *w = stream;
-const int32_t bias = *w++;
-const int32_t m = *w++;
-{q}int8_t *out = y;
+{_unpack_plane(kernel, signed, compact)}
+int8_t *out = y;
 for (int oy = 0; oy < {height}; ++oy) {{
     for (int ox = 0; ox < {width}; ++ox) {{
         uint32_t acc = (uint32_t)bias;
         for (int ky = 0; ky < {taps_y}; ++ky) {{
             const int16_t *row = (const int16_t *)x + (oy * {sy} + ky) * {pitch} + ox * {sx};
             for (int k = 0; k < {taps_x}; ++k) {{
-                const uint32_t word = (uint32_t)w[ky * {words} + k / 4];
-                const int tap = (int8_t)((word >> (8 * {byte})) & 0xffu);
-                acc += (uint32_t)(row[k] * tap * 256);
+                const uint32_t pair = taps[ky * {-(-taps_x // 2)} + k / 2];
+                acc += (uint32_t)(row[k] * (int16_t)(k % 2 ? pair >> 16 : pair & 0xffffu));
             }}
         }}
         {_indent(portable_requantize(shift, signed, "c"), 2)}
@@ -586,12 +637,12 @@ for (int oy = 0; oy < {height}; ++oy) {{
 @cache
 def depthwise_3x3(
     height: int, width: int, stride: int, pitch: int, step: int, shift: int, signed: bool,
-    constant: bool, unroll: int,
+    constant: bool, unroll: int, compact: bool,
 ) -> Instruction:  # fmt: skip
     """Block ``depthwise_3x3(x, stream, y, c)``: one channel, 3x3, stride 1 or 2.
 
-    x: int16 plane, aligned to words, padded so that every tap is inside. stream: int32 bias, m, q
-    if signed, and a word for each kernel row (``pack_taps``). y: int8 outputs ``step`` bytes apart.
+    x: int16 plane, aligned to words, padded so that every tap is inside. stream: of one channel,
+    see ``pack_plane``. y: int8 outputs ``step`` bytes apart.
 
     Two neighbouring outputs take the pairs (x0, x1) and (x2, x3) of each row, one LDRD:
     SMLAD (x0, x1) (w0, w1) + SMLABT x2 w2, and SMLATB x1 w0 + SMLAD (x2, x3) (w1, w2).
@@ -605,12 +656,15 @@ def depthwise_3x3(
         signed: its rounding depends on the sign.
         constant: c is not 0.
         unroll: at most so many pairs of outputs are unrolled.
+        compact: form of the stream.
     """
     name = join(
         "depthwise_3x3", f"{height}x{width}", f"t{stride}", f"p{pitch}", f"o{step}", f"u{unroll}",
-        f"s{shift}", "signed" if signed else "c" if constant else "",
+        f"s{shift}", "signed" if signed else "c" if constant else "", "" if compact else "wide",
     )  # fmt: skip
-    lines = _depthwise_3x3(height, width, stride, 2 * pitch, step, shift, signed, constant, unroll)
+    lines = _depthwise_3x3(
+        height, width, stride, 2 * pitch, step, shift, signed, constant, unroll, compact
+    )
     unused = "" if signed or constant else "(void)c;\n"
     return instruction(
         name=name,
@@ -625,7 +679,14 @@ def depthwise_3x3(
         + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)', '"r12", "cc", "memory"'),
         portable=unused
         + _portable_plane(
-            (height, width), (3, 3), (stride, stride), pitch, step, shift, signed
+            (height, width),
+            (3, 3),
+            (stride, stride),
+            pitch,
+            step,
+            shift,
+            signed,
+            compact,
         ).replace("+ c;", "+ c;" if signed or constant else ";"),
         llvm=None,
         header="",
@@ -636,7 +697,7 @@ def depthwise_3x3(
 
 def _depthwise_3x3(
     height: int, width: int, stride: int, pitch: int, step: int, shift: int, signed: bool,
-    constant: bool, unroll: int,
+    constant: bool, unroll: int, compact: bool,
 ) -> list[str]:  # fmt: skip
     """r0 x, r1 y, r2 bias, r3 m, r4-r9 the rows' taps (w0, w1) and (w1, w2), r10 r11 inputs,
     r12 lr accumulators. ``pitch`` in bytes."""
@@ -648,13 +709,21 @@ def _depthwise_3x3(
     loops = groups // per_loop if groups else 0
     row_bytes = 4 * per_loop * loops
 
-    lines = ["push {r4-r11, lr}", "mov r12, r2"]
-    lines.append("ldm r1!, {r2, r10, r11}" if signed else "ldm r1!, {r2, r10}")
     # Stack: 0 end of row, 4 end of plane, 8 q, 12 c.
-    lines += ["push {r3}", "push {r11}", "mov r3, r10", "ldm r1, {r4, r6, r8}", "mov r1, r12"]
+    lines = ["push {r4-r11, lr}", "mov r12, r2", "push {r3}"]
+    if compact and not signed:
+        lines += ["ldm r1, {r2, r4, r6, r8}", "uxtb r3, r4, ror #16", "uxtb r10, r6, ror #16"]
+        lines += ["uxtb r11, r8, ror #16", "orr r3, r3, r10, lsl #8", "orr r3, r3, r11, lsl #16"]
+        lines += ["lsl r3, r3, #7", "bfi r3, r2, #2, #5", "asr r2, r2, #5"]
+    else:
+        lines.append("ldm r1!, {r2, r10, r11}" if signed and not compact else "ldm r1!, {r2, r10}")
+        lines += ["ldm r1, {r4, r6, r8}", "mov r3, r10"]
+        if signed and compact:
+            lines += ["uxtb r11, r4, ror #16", "add r11, r11, #256"]
+    lines += ["push {r11}", "mov r1, r12"]
     for first, second in taps:
-        lines += [f"lsl {second}, {first}, #8", f"and {first}, {first}, #0xff00ff00"]
-        lines.append(f"and {second}, {second}, #0xff00ff00")
+        lines += [f"lsl {second}, {first}, #24", f"and {first}, {first}, #0xff00ff00"]
+        lines.append(f"orr {second}, {second}, {first}, lsr #16")
     plane = pitch * stride * height
     lines += [f"movw r10, #{plane & 0xFFFF}"]
     if plane >> 16:
@@ -727,25 +796,21 @@ def _depthwise_3x3(
 @cache
 def depthwise(
     out_shape: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], pitch: int,
-    step: int, shift: int, signed: bool,
+    step: int, shift: int, signed: bool, compact: bool,
 ) -> Instruction:  # fmt: skip
     """Block ``depthwise(x, stream, y, c)``: one channel, any kernel and strides.
 
-    As ``depthwise_3x3``; x has one more element than its taps reach, and the stream
-    ``pack_taps`` of every kernel row.
+    As ``depthwise_3x3``; x has one more element than its taps reach.
     """
     (height, width), (taps_y, taps_x), (sy, sx) = out_shape, kernel, strides
     pairs = -(-taps_x // 2)
     # With more taps than that, unrolled code runs out of registers.
     unroll = "#pragma GCC unroll 4\n" if taps_y * pairs <= 3 else ""
-    words = 1 if taps_x == 3 else -(-taps_x // 4)
     name = join(
         "depthwise", f"{taps_y}x{taps_x}", f"{height}x{width}", f"t{sy}x{sx}", f"p{pitch}",
-        f"o{step}", f"s{shift}", "signed" if signed else "",
+        f"o{step}", f"s{shift}", "signed" if signed else "", "" if compact else "wide",
     )  # fmt: skip
-    second = "(word & 0xff0000u) << 8 >> 16" if taps_x == 3 else "(word << 8) & 0xff00ff00u"
     sign = "acc += acc < 0 ? 0 : q;\n        " if signed else ""
-    q = "const int32_t q = *w++;\n" if signed else ""
     return instruction(
         name=name,
         feature=FEATURE,
@@ -753,15 +818,7 @@ def depthwise(
         params=_PLANE_PARAMS,
         definition=None,
         c=f"""\
-const int32_t *w = stream;
-const int32_t bias = *w++;
-const int32_t m = *w++;
-{q}uint32_t taps[{2 * taps_y * words}];
-for (int i = 0; i < {taps_y * words}; ++i) {{
-    const uint32_t word = (uint32_t)w[i];
-    taps[2 * i] = word & 0xff00ff00u;
-    taps[2 * i + 1] = {second};
-}}
+{_unpack_plane(kernel, signed, compact)}
 const int16_t *in = x;
 int8_t *out = y;
 {OPAQUE}
@@ -772,7 +829,7 @@ for (int oy = 0; oy < {height}; ++oy) {{
         for (int ky = 0; ky < {taps_y}; ++ky) {{
 #pragma GCC unroll 16
             for (int k = 0; k < {pairs}; ++k) {{
-                const uint32_t pair = taps[ky * {2 * words} + k];
+                const uint32_t pair = taps[ky * {pairs} + k];
                 uint32_t xs;
                 memcpy(&xs, in + ky * {pitch} + 2 * k, 4);
                 __asm("smlad %0, %1, %2, %0" : "+r"(acc) : "r"(xs), "r"(pair));
@@ -786,7 +843,7 @@ for (int oy = 0; oy < {height}; ++oy) {{
     }}
     in += {sy * pitch - width * sx};
 }}""",
-        portable=_portable_plane(out_shape, kernel, strides, pitch, step, shift, signed),
+        portable=_portable_plane(out_shape, kernel, strides, pitch, step, shift, signed, compact),
         llvm=None,
         header="",
         writes=("y",),
