@@ -29,6 +29,7 @@ COLUMNS = [
     "flash_bytes",
     "code_bytes",
     "weights_bytes",
+    "model_weights_bytes",
     "ram_bytes",
     "workspace_bytes",
     "workspace_lower_bound_bytes",
@@ -43,6 +44,7 @@ COLUMNS = [
     "missing_ram_bytes",
     "tvm_version",
     "toolchain_version",
+    "emulator_version",
     "build_id",
 ]
 _INTEGERS = [c for c in COLUMNS if c.endswith("_bytes") or c in ("instructions", "macs_executed")]
@@ -90,9 +92,11 @@ def _row(record: Measurement, accuracy: Measurement | None, info: dict) -> dict:
         "instructions": None if record.instructions is None else round(record.instructions),
         "per_mac": work / record.macs if work and record.macs else None,
         "workspace_lower_bound_bytes": info["workspace_lower_bound_bytes"],
+        "model_weights_bytes": info["model_weights_bytes"],
         "missing_flash_bytes": record.missing["flash"],
         "missing_ram_bytes": record.missing["ram"],
         "tvm_version": record.versions["tvm"],
+        "emulator_version": f"qemu {qemu}" if (qemu := record.versions.get("qemu")) else None,
     }
 
 
