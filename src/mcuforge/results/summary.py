@@ -119,6 +119,21 @@ def sound(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["status"] == "ok") & rows["valid"].fillna(True)]
 
 
+def best(rows: pd.DataFrame) -> pd.DataFrame:
+    """The row with the fewest instructions of each model on each emulated board.
+
+    Of those worth comparing, and compiled by mcuforge: level 0 is plain TVM.
+    """
+    usable = sound(rows)
+    usable = usable[usable["instructions"].notna() & (usable["opt_level"] > 0)]
+    return usable.loc[usable.groupby(["board", "model"], sort=False)["instructions"].idxmin()]
+
+
+def cells(rows: pd.DataFrame) -> list[str]:
+    """The cells of rows, as in the paths of their artifacts: ``kws/mps2_an500/gcc/O3``."""
+    return [f"{r.model}/{r.board}/{r.toolchain}/O{r.opt_level}" for r in rows.itertuples()]
+
+
 def write(rows: pd.DataFrame, path: Path) -> None:
     """Write as CSV, atomically: true/false in lower case, missing values empty, no index."""
     words = {
