@@ -4,15 +4,16 @@ A bare-metal firmware a model, as the workflow builds it. Cores with the same in
 another one run one model.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Compile, Expect
 
 from mcuforge import boards, firmware, mlf, runner
 from mcuforge.results import performance, references
 
+ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT.parent / "shared" / "data" / "reference" / "tflm_cmsis_nn_qemu.csv"
 MODELS = {
     "kws": "kws_ref_model",
@@ -35,7 +36,7 @@ TOOLCHAIN, LEVEL = "clang", 3
     ],
 )
 def test_fewer_instructions_code_and_memory(
-    board_name: str, models: tuple[str, ...], compiled: Compile, expected: Expect, tmp_path: Path
+    board_name: str, models: tuple[str, ...], compiled: Callable, expected: Callable, tmp_path: Path
 ) -> None:
     reference = references.read(REFERENCE)
     inventory = boards.load(ROOT / "config" / "boards.yaml")
