@@ -1,50 +1,27 @@
 """A QEMU that stands for a physical board: flashed through gdb, spoken to through its port."""
 
+import concurrent.futures
+import errno
 import multiprocessing
 import os
+import random
+import resource
 import shutil
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
-import yaml
+from stand_in import StandIn, after
 
-from mcuforge import boards
-from mcuforge.boards import Inventory, flashing, locks, qemu
+from mcuforge.boards import Inventory, flashing, locks
 from mcuforge.errors import BoardError
 from mcuforge.runner import device as devices
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gdb-multiarch") is None, reason="gdb-multiarch is not installed"
 )
-BOARDS = Path(__file__).parents[2] / "config" / "boards.yaml"
-INVENTORY = boards.load(BOARDS)
 FOREVER = 'for (;;) __asm volatile("");'
-
-
-class StandIn:
-    """The machine, and the bench it is on."""
-
-    def __init__(self, directory, name, board="mps2_an500"):
-        directory.mkdir(exist_ok=True)
-        self.machine = qemu.Qemu(
-            INVENTORY.board(board).machine, None, gdb=directory / f"{name}.sock"
-        )
-        self.machine.start()
-        entry = {
-            "connected": True,
-            "id": name,
-            "platform": board,
-            "runner": "gdb",
-            "runner_params": [str(directory / f"{name}.sock")],
-            "serial_pty": self.machine.port,
-        }
-        path = directory / f"{name}.yaml"
-        path.write_text(yaml.safe_dump([entry]))
-        self.bench = boards.load(BOARDS, path)
-        self.instance = self.bench.instances(board)[0]
 
 
 @pytest.fixture
@@ -164,3 +141,115 @@ def test_a_port_that_never_answers(built, stand_in, monkeypatch):
     monkeypatch.setattr(devices, "_BOOT_TIMEOUT_S", 0.5)
     with pytest.raises(BoardError, match=r"mps2_an500 \(one\) did not become ready"):
         built().measure(inventory=one.bench)
+
+
+def silence(_: bytes) -> bytes:
+    return b""
+
+
+def noise(data: bytes) -> bytes:
+    return random.Random(1).randbytes(3 * len(data))
+
+
+def halves(data: bytes) -> bytes:
+    """Each line without its second half."""
+    lines = data.split(b"\r\n")
+    return b"\r\n".join(line[: len(line) // 2] for line in lines)
+
+
+def flood(_: bytes) -> bytes:
+    return b"m-lap-us-1\r\n" * 600_000
+
+
+def other_build(data: bytes) -> bytes:
+    return b"m-mcuforge-build-[" + b"0" * 16 + data[34:]
+
+
+MID_RUN = b"m-infer-start"
+# What the cable or the board does, and what is said about it.
+FAULTS = {
+    "vanishes": (lambda cable, _: after(MID_RUN, lambda d: cable.cut() or b""), "lost the serial"),
+    "never answers": (lambda *_: silence, r"\(one\) did not become ready in 1 s"),
+    "falls silent": (lambda *_: after(MID_RUN, silence), "did not complete its reply to 'infer 1"),
+    "garbage": (lambda *_: after(MID_RUN, noise), "did not complete|a line of more than"),
+    "cut lines": (lambda *_: after(MID_RUN, halves), "did not complete|has 0 lines"),
+    "flood": (lambda *_: after(MID_RUN, flood), "does not end its reply|floods"),
+    "other build": (lambda *_: after(b"m-mcuforge-build-[", other_build), "runs build 0{16} inst"),
+    "reset": (lambda _, board: after(MID_RUN, lambda d: board.machine.reset() or d), "restarted"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_and_the_next_run_works(built, stand_in, fault, monkeypatch):
+    """Nothing has to be cleaned by hand, and the board beside it does not notice."""
+    one, two = stand_in("one"), stand_in("two")
+    tamper, message = FAULTS[fault]
+    cable = one.wire()
+    cable.tamper = tamper(cable, one)
+    spin = "for (volatile int i = 0; i < 3000000; i++) {}" if fault == "reset" else ""
+    other = built(toolchain="clang")
+    with monkeypatch.context() as patch, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        patch.setattr(devices, "_BOOT_TIMEOUT_S", 1.0 if fault == "never answers" else 30.0)
+        patch.setattr("mcuforge.runner._INFER_TIMEOUT_S", 4.0)
+        beside = pool.submit(other.measure, inventory=two.bench)
+        with pytest.raises(BoardError, match=message) as error:
+            built(body=spin).measure(inventory=one.bench)
+        assert "\n" not in str(error.value)
+        patch.undo()
+        assert beside.result(timeout=60).exact
+    assert locks.holder(one.instance) == ""
+    cable.cut()
+    one.wire()
+    assert built().measure(inventory=one.bench).exact
+
+
+def fake_gdb(directory, monkeypatch, script):
+    tool = directory / "gdb-multiarch"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("sleep 600", r"\(one\): gdb-multiarch did not finish in 1 s"),
+        ("echo 'no probe'; exit 3", r"\(one\): gdb-multiarch failed: no probe"),
+    ],
+)
+def test_a_flash_tool_that_does_not_flash(built, stand_in, tmp_path, monkeypatch, script, message):
+    one = stand_in()
+    with monkeypatch.context() as patch:
+        fake_gdb(tmp_path, patch, script)
+        patch.setattr(flashing, "TIMEOUT_S", 1.0)
+        with pytest.raises(BoardError, match=message):
+            built().measure(inventory=one.bench)
+    assert locks.holder(one.instance) == ""
+    assert built().measure(inventory=one.bench).exact
+
+
+def _measure_on_a_full_disk(firmware, bench, directory, results):
+    locks.directory = lambda: directory
+    record = firmware.measure(inventory=bench)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    try:
+        record.write(directory / "results" / "record.json")
+    except OSError as error:
+        results.put((error.errno, locks.holder(bench.bench[0])))
+
+
+def test_a_full_disk_costs_the_record_and_nothing_else(built, stand_in, tmp_path):
+    """The record of before is still there, whole."""
+    one, results = stand_in(), multiprocessing.Queue()
+    path = tmp_path / "results" / "record.json"
+    before = built().measure(inventory=one.bench)
+    before.write(path)
+    process = multiprocessing.Process(
+        target=_measure_on_a_full_disk, args=(built(), one.bench, tmp_path, results)
+    )
+    process.start()
+    assert results.get(timeout=60) == (errno.EFBIG, "")
+    process.join()
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"]
+    assert type(before).read(path) == before
+    built().measure(inventory=one.bench).write(path)
