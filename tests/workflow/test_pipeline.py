@@ -67,7 +67,7 @@ def test_one_cell_can_be_asked_for(fresh: Project) -> None:
     }
 
 
-def test_profiles_and_the_performance_document_can_be_asked_for(finished: Project) -> None:
+def test_a_profile_can_be_asked_for(finished: Project) -> None:
     target = "results/profile/tiny/mps2_an500/gcc/O3.csv"
     assert finished.plan(target) == {
         "build_profile_firmware": 1,
@@ -75,11 +75,7 @@ def test_profiles_and_the_performance_document_can_be_asked_for(finished: Projec
         "operator_profile": 1,
     }
     assert finished.plan("--config", "modes=[performance,profile]")["operator_profile"] == 8
-    cell = ("--config", "models=[tiny]", "boards=[mps2_an500]")
-    finished.run(*cell, "--", "docs/performance.md")  # needs the profile of the best cell
-    document = (finished.path / "docs" / "performance.md").read_text()
-    assert "<summary>tiny/mps2_an500/gcc/O3</summary>" in document
-    assert len(list((finished.path / "docs" / "performance").glob("*.svg"))) == 3
+    finished.run(target)
     with (finished.path / target).open() as file:
         operators = list(csv.DictReader(file))
     assert [o["operator"] for o in operators] == ["conv2d", "fully_connected"]
@@ -125,7 +121,20 @@ def test_physical_boards_have_a_limit_in_the_profile(fresh: Project) -> None:
     profile = (fresh.path / "workflow" / "profiles" / "default" / "config.yaml").read_text()
     boards = Experiment(config, fresh.path).physical_boards
     assert boards
-    assert yaml.safe_load(profile)["resources"] == dict.fromkeys(boards, 1)
+    assert yaml.safe_load(profile)["resources"] == dict.fromkeys(boards, 60)
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 60), (2, 30)])
+def test_as_many_jobs_run_on_a_type_as_boards_are_connected(
+    finished: Project, count: int, share: int
+) -> None:
+    entries = [
+        {"connected": True, "id": f"n{i}", "platform": "nucleo_h743zi", "serial": f"/dev/ttyX{i}"}
+        for i in range(count)
+    ]
+    (finished.path / "config" / "hardware-map.yaml").write_text(yaml.safe_dump(entries))
+    planned = finished.run("-n", "results/bench/tiny/nucleo_h743zi/clang/O1/performance.json")
+    assert f"nucleo_h743zi={share}," in planned
 
 
 def test_a_firmware_too_large_for_its_board_is_a_row(fresh: Project) -> None:

@@ -100,13 +100,6 @@ def tables():
     return expand("results/tables/{table}.csv", table=["levels", "boards"])
 
 
-def best_profiles(wildcards):
-    from mcuforge.results import summary  # loads pandas, which planning does without
-
-    rows = summary.read(Path(checkpoints.summary.get().output[0]))
-    return expand("results/profile/{cell}.csv", cell=summary.cells(summary.best(rows)))
-
-
 def profiles():
     cells = EXPERIMENT.cells if "profile" in config["modes"] else ()
     return expand("results/profile/{cell}.{kind}", cell=cells, kind=["csv", "svg"])
@@ -121,7 +114,9 @@ def figures():
 
 
 def uses_board(name):
-    return lambda wildcards: int(wildcards.board == name)
+    """A job's share of a type of board: as many run at a time as boards of it are connected."""
+    boards = max(1, len(EXPERIMENT.inventory.instances(name)))
+    return lambda wildcards: BOARD_SHARES // boards if wildcards.board == name else 0
 
 
 if workflow.is_main_process:
@@ -131,6 +126,7 @@ EXPERIMENT = load_experiment()
 ZEPHYR_WORKSPACE = Path("zephyr-workspace")
 zephyr.announce(config.get("zephyr_base"), ZEPHYR_WORKSPACE)
 CONDA = "../../envs/environment.yaml"
+BOARD_SHARES = 60  # the limit of each type in the default profile
 
 for note in EXPERIMENT.notes if workflow.is_main_process else ():
     logger.warning(note)
