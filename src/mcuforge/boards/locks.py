@@ -5,7 +5,6 @@ import fcntl
 import getpass
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +14,13 @@ from mcuforge.errors import BoardError
 
 _POLL_S = 0.2
 _MAX_HOLDER = 500
+_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # in a directory everybody may write to
 
 
 def directory() -> Path:
-    """Where lock files are: one place for all users of the machine."""
+    """Where lock files are: one place for all users of the machine, whatever TMPDIR they have."""
     shared = Path("/run/lock")
-    return shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    return shared if os.access(shared, os.W_OK) else Path("/tmp")
 
 
 def _path(instance: Instance) -> Path:
@@ -33,22 +33,31 @@ def _try(instance: Instance) -> int | None:
     try:
         # Not O_CREAT at once: in a directory with the sticky bit the kernel refuses that for a
         # file of another user (fs.protected_regular).
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, _OPEN)
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+            descriptor = os.open(path, _OPEN | os.O_CREAT | os.O_EXCL)
             os.fchmod(descriptor, 0o666)
             os.close(descriptor)
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, _OPEN)
+    except OSError as error:
+        raise BoardError(f"cannot open the lock {path}: {error.strerror}", "remove it") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
-    holder = f"{getpass.getuser()}, process {os.getpid()}, since {time.strftime('%F %T')}"
+    holder = f"{_user()}, process {os.getpid()}, since {time.strftime('%F %T')}"
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, holder.encode(), 0)
     return descriptor
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"user {os.getuid()}"
 
 
 def holder(instance: Instance) -> str:
