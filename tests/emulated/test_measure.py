@@ -1,15 +1,17 @@
 """From a compiled model to a record, on every emulated board."""
 
+import dataclasses
 import time
 
 import fake_mlf
 import numpy as np
 import pytest
 
-from mcuforge import runner
-from mcuforge.boards import qemu
+from mcuforge import firmware, runner
+from mcuforge.boards import Instance, qemu
 from mcuforge.errors import BoardError, ConfigError
 from mcuforge.results.records import Measurement, Size
+from mcuforge.runner.device import Device
 
 BOARDS = ["mps2_an386", "mps2_an500", "mps3_an547"]
 TOOLCHAINS = ["gcc", "clang"]
@@ -71,6 +73,20 @@ def test_iterations_are_averaged_and_warm_up_is_not_counted(built):
 def test_setup_mode_uses_one_input(built):
     record = built().measure(mode="setup", iterations=2)
     assert len(record.laps) == 1 and record.mode == "setup"
+
+
+def test_vendor_and_baud_rate_are_the_boards(built, tmp_path):
+    """Energy mode talks at 9600 baud; QEMU's serial port has no speed, the divider has to do."""
+    board = dataclasses.replace(built().board, baud=9600, vendor="ACME board-2")
+    elf, size, project = tmp_path / "firmware.elf", tmp_path / "size.json", tmp_path / "project"
+    archive = fake_mlf.write(tmp_path / "model.tar")
+    firmware.build(archive, board, "gcc", elf, size, project=project)
+    assert "#define BOARD_BAUD 9600u" in (project / "generated" / "board.h").read_text()
+    instance = Instance(id="qemu", board=board.name, baud=9600)
+    with Device(board, instance, elf, Size.read(size).build_id) as device:
+        assert device.profile.name == "ACME board-2"
+        device.client.load(bytes(16))
+        assert device.client.infer(1, 0, 10).count == 1
 
 
 def test_a_wrong_answer_is_a_mismatch_with_its_error(built, tmp_path):

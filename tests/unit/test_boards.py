@@ -78,6 +78,8 @@ def change(path, value):
         (change(["core"], "m7"), r"mps2_an500\.core: 'm7' .*GCC's -mcpu"),
         (change(["clock_hz"], None), r"mps2_an500: 'clock_hz' is a required property"),
         (change(["clock"], 1), r"'clock' was unexpected"),
+        (change(["baud"], 10), r"baud: 10 is less than the minimum of 300"),
+        (change(["vendor"], 'x"'), r"vendor: .*letters, digits"),
         (change(["platform"], "mbed"), r"platform: 'mbed' is not one of"),
         (change(["baremetal"], None), r"'baremetal' is a required property"),
         (change(["emulator"], None), r"'runners' is a required property"),
@@ -119,6 +121,16 @@ def test_hardware_map_in_twisters_format(tmp_path):
             "7", "nucleo_h743zi", "/dev/ttyACM1", 115200, "openocd", (), "abc", fixtures=("gpio",)
         ),
     )
+
+
+def test_a_board_has_the_baud_rate_of_its_type_unless_it_says_otherwise(tmp_path, types):
+    types["nucleo_h743zi"] |= {"baud": 9600, "vendor": "ST"}
+    registry = write(tmp_path, "boards.yaml", types)
+    entries = [entry(serial="/dev/x"), entry(id="b", serial="/dev/y", baud=921600)]
+    inventory = boards.load(registry, write(tmp_path, "map.yaml", entries))
+    assert [i.baud for i in inventory.instances("nucleo_h743zi")] == [9600, 921600]
+    assert inventory.board("nucleo_h743zi").vendor == "ST"
+    assert inventory.board("ek_ra8m1").vendor == "mcuforge"
 
 
 @pytest.mark.parametrize(
@@ -202,3 +214,17 @@ def test_emulators_are_not_locked(tmp_path, monkeypatch):
     mine = [Instance(id="qemu", board="mps2_an500")]
     with locks.acquire(mine, 0.0) as one, locks.acquire(mine, 0.0) as other:
         assert one is other
+
+
+def test_a_lock_is_no_way_to_other_files(pool, tmp_path):
+    (tmp_path / "precious").write_text("content")
+    (tmp_path / "mcuforge-a_1.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(BoardError, match=r"cannot open the lock .*mcuforge-a_1\.lock"):
+        locks.acquire(pool[:1], 1).__enter__()
+    assert (tmp_path / "precious").read_text() == "content"
+
+
+def test_all_users_find_the_same_locks(monkeypatch):
+    here = locks.directory()
+    monkeypatch.setenv("TMPDIR", "/somewhere/else")
+    assert locks.directory() == here and here.is_absolute()

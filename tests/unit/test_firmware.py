@@ -137,7 +137,11 @@ def test_clang_builds_for_cortex_m85_and_for_a_core_without_helium(tmp_path, arc
     ("kwargs", "error", "message"),
     [
         ({"toolchain": "icc"}, ConfigError, "'icc' cannot build for mps2_an500"),
-        ({"vendor": 'a"; int x'}, ConfigError, "cannot be reported"),
+        (
+            {"board": dataclasses.replace(BOARD, vendor='a"; int x')},
+            ConfigError,
+            "cannot be reported",
+        ),
         ({"benchmark": "kws]01"}, ConfigError, "cannot be reported"),
         (
             {"board": BOARDS.board("nucleo_h743zi")},

@@ -6,7 +6,7 @@ localrules:
     board_figure,
 
 
-checkpoint summary:
+rule summary:
     input:
         measurements=measurements(),
         archives=archives(),

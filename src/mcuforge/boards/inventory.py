@@ -13,7 +13,6 @@ FLASH_ROLES = ("vectors", "code", "weights")
 RAM_ROLES = ("data", "workspace", "stack")
 # What each toolchain makes the firmware from: C source or TVM's object file.
 TOOLCHAIN_CODEGEN = {"gcc": "c", "clang": "c", "tvm-llvm": "llvm"}
-DEFAULT_BAUD = 115200
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class Board:
         clock_hz: the core's clock.
         memories: in the order of boards.yaml.
         stack_bytes: RAM reserved for the stack.
+        baud: of the serial port; MLPerf Tiny's is 115200, in energy mode 9600.
+        vendor: what its firmware answers to the command ``name``.
         toolchains: those that can build for the board.
         baremetal: ``uart_base``, ``uart_rx_irq``, ``tick_hz`` of the bare-metal port.
         machine: QEMU's machine that stands for the board; empty for hardware.
@@ -56,6 +57,8 @@ class Board:
     memories: tuple[Memory, ...]
     toolchains: tuple[str, ...]
     stack_bytes: int = 8192
+    baud: int = 115200
+    vendor: str = "mcuforge"
     baremetal: dict[str, int] = field(default_factory=dict)
     machine: str = ""
     runners: tuple[str, ...] = ()
@@ -116,7 +119,7 @@ class Instance:
     id: str
     board: str
     serial: str = ""
-    baud: int = DEFAULT_BAUD
+    baud: int = Board.baud
     runner: str = ""
     runner_params: tuple[str, ...] = ()
     probe_id: str = ""
@@ -210,6 +213,8 @@ def _board(name: str, entry: dict[str, Any], source: str) -> Board:
         memories=memories,
         toolchains=tuple(entry["toolchains"]),
         stack_bytes=entry.get("stack_bytes", Board.stack_bytes),
+        baud=entry.get("baud", Board.baud),
+        vendor=entry.get("vendor", Board.vendor),
         baremetal=entry.get("baremetal", {}),
         machine=entry.get("emulator", {}).get("machine", ""),
         runners=tuple(entry.get("runners", ())),
@@ -238,7 +243,7 @@ def _instance(entry: dict[str, Any], types: dict[str, Board], source: str) -> In
         id=str(entry["id"]),
         board=board.name,
         serial=serial,
-        baud=entry.get("baud", DEFAULT_BAUD),
+        baud=entry.get("baud", board.baud),
         runner=runner,
         runner_params=tuple(entry.get("runner_params", ())),
         probe_id=str(entry.get("probe_id") or entry["id"]),

@@ -40,7 +40,6 @@ def build(
     size: Path,
     *,
     benchmark: str = "",
-    vendor: str = "mcuforge",
     profile: bool = False,
     project: Path | None = None,
     log: Path | None = None,
@@ -52,7 +51,6 @@ def build(
         toolchain: ``gcc``, ``clang`` or ``tvm-llvm`` (the model's code is TVM's object file).
         elf, size: written atomically, `size` last. The same inputs give the same bytes.
         benchmark: the MLPerf Tiny model (``kws01``, ...) the firmware says it runs; empty if none.
-        vendor: what the firmware answers to ``name``.
         profile: also report the time of each operator.
         project: where to leave the project, an empty or absent directory; by default it is
             temporary.
@@ -68,9 +66,9 @@ def build(
     if project is None:
         with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
             root = Path(directory).resolve()
-            return _build(mlf, board, toolchain, elf, size, benchmark, vendor, profile, root, log)
+            return _build(mlf, board, toolchain, elf, size, benchmark, profile, root, log)
     root = _empty(project)
-    return _build(mlf, board, toolchain, elf, size, benchmark, vendor, profile, root, log)
+    return _build(mlf, board, toolchain, elf, size, benchmark, profile, root, log)
 
 
 def generate(
@@ -104,13 +102,22 @@ def generate(
             kind=kind,
             samples=samples,
             benchmark=benchmark,
+            vendor=(board or Board).vendor,
             stack_bytes=stack_bytes,
         )
     board.target(toolchain)
     tools = toolchains.toolchain(toolchain, board.core)
     root = _empty(directory)
     return projects.generate(
-        mlf, board, tools, root, kind=kind, samples=samples, benchmark=benchmark
+        mlf,
+        board,
+        tools,
+        root,
+        kind=kind,
+        samples=samples,
+        benchmark=benchmark,
+        vendor=board.vendor,
+        baud=board.baud,
     )
 
 
@@ -128,13 +135,12 @@ def _build(
     elf: Path,
     size: Path,
     benchmark: str,
-    vendor: str,
     profile: bool,
     root: Path,
     log: Path | None,
 ) -> Size:
     platform = {"baremetal": baremetal, "zephyr": zephyr}[board.platform]
-    built = platform.build(mlf, board, toolchain, root, benchmark, vendor, profile, log)
+    built = platform.build(mlf, board, toolchain, root, benchmark, board.vendor, profile, log)
     info, used = built.project.info, built.usage
     record = Size(
         model=built.project.model,

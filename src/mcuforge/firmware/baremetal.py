@@ -23,7 +23,14 @@ def build(
     cmake, ninja = toolchains.find("cmake"), toolchains.find("ninja")
     tools = toolchains.toolchain(toolchain, board.core)
     generated = projects.generate(
-        mlf, board, tools, root, benchmark=benchmark, vendor=vendor, profile=profile
+        mlf,
+        board,
+        tools,
+        root,
+        benchmark=benchmark,
+        vendor=vendor,
+        baud=board.baud,
+        profile=profile,
     )
     build_root = root / "build"
     configure = [cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-S", str(root)]
