@@ -149,6 +149,7 @@ def _write(path, source, header, inputs, outputs, workspace, core):
         "workspace_bytes": workspace,
         "workspace_lower_bound_bytes": 16,
         "weights_bytes": 64,
+        "model_weights_bytes": 64,
         "macs_nominal": 64,
         "macs_executed": 64,
         "operators": [

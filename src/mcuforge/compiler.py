@@ -131,6 +131,7 @@ def _metadata(
         "workspace_bytes": plan.bytes,
         "workspace_lower_bound_bytes": plan.lower_bound,
         "weights_bytes": weights_bytes,
+        "model_weights_bytes": description.weights_bytes,
         "macs_nominal": description.macs,
         "macs_executed": _macs_executed(program, description.macs),
         "operators": [

@@ -30,6 +30,7 @@ def test_description_has_shapes_quantization_and_macs(tmp_path: Path) -> None:
     assert scores.bytes == 3
     assert scores.scale == 4.0
     assert [op.op for op in description.operators] == ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]
+    assert description.weights_bytes == 4 * 9 + 3 * 256 + 4 * (4 + 3) + 8
     assert [op.macs for op in description.operators] == [64 * 4 * 9, 0, 3 * 256]
     assert description.macs == tiny.MACS
     description.write(tmp_path / "tiny.json")

@@ -42,7 +42,8 @@ def record(board: str = "mps2_an500", opt_level: int = 1, **changes) -> Measurem
         workspace_bytes=20_000,
         missing={"flash": 0, "ram": 0},
         build_id="0123456789abcdef",
-        versions={"tvm": "0.27.0.post1", "mcuforge": "0.1.0"},
+        versions={"tvm": "0.27.0.post1", "mcuforge": "0.1.0"}
+        | ({} if hardware else {"qemu": "7.2.22"}),
         started="2026-01-01T00:00:00Z",
         duration_s=1.0,
         board_instance="one",
@@ -75,7 +76,9 @@ def collect(records: list[Measurement], directory: Path) -> pd.DataFrame:
         core, level = measured.core, measured.opt_level
         info = {"core": core, "codegen": "c", "opt_level": level}
         archive = directory / "mlf" / measured.model / f"{core}-c" / f"O{level}.tar"
-        archives[archive] = SimpleNamespace(info=info | {"workspace_lower_bound_bytes": 18_000})
+        archives[archive] = SimpleNamespace(
+            info=info | {"workspace_lower_bound_bytes": 18_000, "model_weights_bytes": 40_000}
+        )
     with mock.patch.object(summary.mlf, "read", archives.get):
         rows = summary.collect(paths, archives)
     summary.write(rows, directory / "summary.csv")
@@ -92,6 +95,7 @@ def test_a_row_has_the_columns_people_compare(tmp_path: Path) -> None:
     assert row["workspace_lower_bound_bytes"] == 18_000
     assert row["status"] == "ok"
     assert (row["tvm_version"], row["toolchain_version"]) == ("0.27.0.post1", "gcc 12.2.1")
+    assert (row["model_weights_bytes"], row["emulator_version"]) == (40_000, "qemu 7.2.22")
     assert ",true," in text
 
 

@@ -67,7 +67,7 @@ def test_one_cell_can_be_asked_for(fresh: Project) -> None:
     }
 
 
-def test_a_profile_can_be_asked_for(finished: Project) -> None:
+def test_profiles_and_the_performance_document_can_be_asked_for(finished: Project) -> None:
     target = "results/profile/tiny/mps2_an500/gcc/O3.csv"
     assert finished.plan(target) == {
         "build_profile_firmware": 1,
@@ -75,7 +75,11 @@ def test_a_profile_can_be_asked_for(finished: Project) -> None:
         "operator_profile": 1,
     }
     assert finished.plan("--config", "modes=[performance,profile]")["operator_profile"] == 8
-    finished.run(target)
+    cell = ("--config", "models=[tiny]", "boards=[mps2_an500]")
+    finished.run(*cell, "--", "docs/performance.md")  # needs the profile of the best cell
+    document = (finished.path / "docs" / "performance.md").read_text()
+    assert "<summary>tiny/mps2_an500/gcc/O3</summary>" in document
+    assert len(list((finished.path / "docs" / "performance").glob("*.svg"))) == 3
     with (finished.path / target).open() as file:
         operators = list(csv.DictReader(file))
     assert [o["operator"] for o in operators] == ["conv2d", "fully_connected"]

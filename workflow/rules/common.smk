@@ -100,6 +100,13 @@ def tables():
     return expand("results/tables/{table}.csv", table=["levels", "boards"])
 
 
+def best_profiles(wildcards):
+    from mcuforge.results import summary  # loads pandas, which planning does without
+
+    rows = summary.read(Path(checkpoints.summary.get().output[0]))
+    return expand("results/profile/{cell}.csv", cell=summary.cells(summary.best(rows)))
+
+
 def profiles():
     cells = EXPERIMENT.cells if "profile" in config["modes"] else ()
     return expand("results/profile/{cell}.{kind}", cell=cells, kind=["csv", "svg"])

@@ -6,7 +6,7 @@ localrules:
     board_figure,
 
 
-rule summary:
+checkpoint summary:
     input:
         measurements=measurements(),
         archives=archives(),

@@ -67,7 +67,7 @@ class Description:
     """The facts of one model that the rest of the pipeline uses.
 
     `macs` counts one inference: convolutions (depthwise, transposed) and fully connected layers,
-    as if no operand were padding and no weight zero.
+    as if no operand were padding and no weight zero. `weights_bytes` is the size of all constants.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Description:
     outputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     macs: int
+    weights_bytes: int
 
     @property
     def input_bytes(self) -> int:
@@ -206,7 +207,12 @@ class _Reader:
             outputs=tuple(self.tensors[i] for i in outputs),
             operators=tuple(operators),
             macs=sum(operator.macs for operator in operators),
+            weights_bytes=self._weights_bytes(),
         )
+
+    def _weights_bytes(self) -> int:
+        tensors = map(self.graph.Tensors, range(len(self.tensors)))
+        return sum(self.buffers[buffer] for buffer in {tensor.Buffer() for tensor in tensors})
 
     def _operator(self, index: int) -> Operator:
         node = self.graph.Operators(index)

@@ -164,6 +164,83 @@ def profile(rows: pd.DataFrame, title: str, path: Path) -> None:
     _save(figure, title, path)
 
 
+def ratios(best: pd.DataFrame, limit: float, title: str, path: Path) -> None:
+    """Each model on each core, as the ratio of its instructions to a reference's.
+
+    Args:
+        best: a row a model and board, with the column `ratio`.
+        limit: the ratio no model should exceed, drawn as a line.
+    """
+    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    axes = figure.subplots()
+    sns.barplot(best, x="model", y="ratio", hue="core", palette="colorblind", ax=axes)
+    for bars in axes.containers:
+        axes.bar_label(bars, [_short(bar.get_height()) for bar in bars], padding=2, fontsize=7)
+    axes.axhline(1.0, color="black", linewidth=1)
+    axes.axhline(limit, color="black", linewidth=1, linestyle="--")
+    axes.set(xlabel="", ylabel="instructions, reference = 1", ylim=(0, 1.1))
+    axes.grid(visible=False, axis="x")
+    sns.move_legend(axes, "upper left", bbox_to_anchor=(1.01, 1), title=None, frameon=False)
+    _save(figure, title, path)
+
+
+def relative_levels(fastest: pd.DataFrame, title: str, path: Path) -> None:
+    """Each model at each level, one panel a board, as multiples of its best.
+
+    Args:
+        fastest: a row a model, board and level.
+    """
+    least = fastest.groupby(["board", "model"])["instructions"].transform("min")
+    work = (fastest["instructions"] / least).astype(float)
+    rows = fastest.assign(work=work, level="O" + fastest["opt_level"].astype(str))
+    figure, panels = _panels(list(rows["board"].unique()), columns=2)
+    order = sorted(rows["level"].unique())
+    models = list(rows["model"].unique())
+    for board, axes in panels.items():
+        here = rows[rows["board"] == board]
+        sns.pointplot(
+            here, x="level", y="work", hue="model", order=order, hue_order=models,
+            palette="colorblind", markersize=4, linewidth=1.5, legend=False, ax=axes,
+        )  # fmt: skip
+        axes.set(title=_heading(here), xlabel="opt_level", ylabel="instructions, best = 1")
+        axes.set_yscale("log")
+        axes.set_yticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+        axes.minorticks_off()
+    _legend(figure, models)
+    _save(figure, title, path)
+
+
+def kinds(shares: pd.DataFrame, title: str, path: Path) -> None:
+    """Where each model's instructions go, by kind of operator, one panel a core.
+
+    Args:
+        shares: columns `board`, `core`, `model`, `operator` and `per_mac`, the instructions of one
+            kind of operator for each multiply-accumulate the model executes.
+    """
+    figure, panels = _panels(list(shares["board"].unique()), columns=2)
+    names = list(shares.groupby("operator")["per_mac"].sum().sort_values(ascending=False).index)
+    colors = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    for board, axes in panels.items():
+        here = shares[shares["board"] == board]
+        table = here.pivot_table(
+            index="model", columns="operator", values="per_mac", sort=False
+        ).fillna(0)
+        bottom = pd.Series(0.0, table.index)
+        for name in (n for n in names if n in table):
+            axes.bar(table.index, table[name], bottom=bottom, color=colors[name], width=0.7)
+            bottom += table[name]
+        for model, total in bottom.items():
+            axes.annotate(
+                _short(total), (model, total), xytext=(0, 2), textcoords="offset points",
+                ha="center", fontsize=7,
+            )  # fmt: skip
+        axes.set(title=_heading(here), ylabel="instructions per MAC executed")
+        axes.margins(y=0.12)
+        axes.grid(visible=False, axis="x")
+    _legend(figure, names)
+    _save(figure, title, path)
+
+
 def _work(rows: pd.DataFrame) -> pd.Series:
     """Millions of instructions, or milliseconds."""
     instructions = rows["instructions"].astype("Float64") / 1e6
@@ -171,8 +248,8 @@ def _work(rows: pd.DataFrame) -> pd.Series:
     return instructions.mask(hardware, rows["latency_us"].astype("Float64") / 1e3).astype(float)
 
 
-def _panels(names: list[str]) -> tuple[Figure, dict[str, Axes]]:
-    columns = min(_COLUMNS, len(names))
+def _panels(names: list[str], columns: int = _COLUMNS) -> tuple[Figure, dict[str, Axes]]:
+    columns = min(columns, len(names))
     lines = math.ceil(len(names) / columns)
     size = max(_PANEL[0] * columns, 4.2), _PANEL[1] * lines + 0.4
     figure = Figure(figsize=size, layout="constrained")

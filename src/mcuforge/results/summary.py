@@ -29,6 +29,7 @@ COLUMNS = [
     "flash_bytes",
     "code_bytes",
     "weights_bytes",
+    "model_weights_bytes",
     "ram_bytes",
     "workspace_bytes",
     "workspace_lower_bound_bytes",
@@ -43,6 +44,7 @@ COLUMNS = [
     "missing_ram_bytes",
     "tvm_version",
     "toolchain_version",
+    "emulator_version",
     "build_id",
 ]
 _INTEGERS = [c for c in COLUMNS if c.endswith("_bytes") or c in ("instructions", "macs_executed")]
@@ -90,9 +92,11 @@ def _row(record: Measurement, accuracy: Measurement | None, info: dict) -> dict:
         "instructions": None if record.instructions is None else round(record.instructions),
         "per_mac": work / record.macs if work and record.macs else None,
         "workspace_lower_bound_bytes": info["workspace_lower_bound_bytes"],
+        "model_weights_bytes": info["model_weights_bytes"],
         "missing_flash_bytes": record.missing["flash"],
         "missing_ram_bytes": record.missing["ram"],
         "tvm_version": record.versions["tvm"],
+        "emulator_version": f"qemu {qemu}" if (qemu := record.versions.get("qemu")) else None,
     }
 
 
@@ -113,6 +117,21 @@ def read(path: Path) -> pd.DataFrame:
 def sound(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows worth comparing: they ran, answered right, and are not below a quality target."""
     return rows[(rows["status"] == "ok") & rows["valid"].fillna(True)]
+
+
+def best(rows: pd.DataFrame) -> pd.DataFrame:
+    """The row with the fewest instructions of each model on each emulated board.
+
+    Of those worth comparing, and compiled by mcuforge: level 0 is plain TVM.
+    """
+    usable = sound(rows)
+    usable = usable[usable["instructions"].notna() & (usable["opt_level"] > 0)]
+    return usable.loc[usable.groupby(["board", "model"], sort=False)["instructions"].idxmin()]
+
+
+def cells(rows: pd.DataFrame) -> list[str]:
+    """The cells of rows, as in the paths of their artifacts: ``kws/mps2_an500/gcc/O3``."""
+    return [f"{r.model}/{r.board}/{r.toolchain}/O{r.opt_level}" for r in rows.itertuples()]
 
 
 def write(rows: pd.DataFrame, path: Path) -> None:
