@@ -17,6 +17,7 @@ mpl.rcParams["svg.hashsalt"] = "mcuforge"  # element ids that do not change from
 sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
 
 _COLUMNS = 3  # panels side by side
+_LEGEND_COLUMNS = 5
 _PANEL = (3.4, 2.8)  # inches
 _WORK = {"instructions": "instructions, millions", "hardware": "time, ms"}
 _BARS = 0.8  # width of all bars at one level
@@ -171,14 +172,18 @@ def ratios(best: pd.DataFrame, limit: float, title: str, path: Path) -> None:
         best: a row a model and board, with the column `ratio`.
         limit: the ratio no model should exceed, drawn as a line.
     """
-    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
     axes = figure.subplots()
     sns.barplot(best, x="model", y="ratio", hue="core", palette="colorblind", ax=axes)
     for bars in axes.containers:
-        axes.bar_label(bars, [_short(bar.get_height()) for bar in bars], padding=2, fontsize=7)
+        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
     axes.axhline(1.0, color="black", linewidth=1)
     axes.axhline(limit, color="black", linewidth=1, linestyle="--")
-    axes.set(xlabel="", ylabel="instructions, reference = 1", ylim=(0, 1.1))
+    axes.set(
+        xlabel="",
+        ylabel="instructions, reference = 1",
+        ylim=(0, max(1.1, 1.1 * best["ratio"].max())),
+    )
     axes.grid(visible=False, axis="x")
     sns.move_legend(axes, "upper left", bbox_to_anchor=(1.01, 1), title=None, frameon=False)
     _save(figure, title, path)
@@ -300,7 +305,8 @@ def _heading(rows: pd.DataFrame) -> str:
 def _legend(figure: Figure, names: list[str]) -> None:
     colors = sns.color_palette("colorblind", len(names))
     handles = [mpl.patches.Patch(color=color) for color in colors]
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    columns = min(len(names), _LEGEND_COLUMNS)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _short(value: float) -> str:

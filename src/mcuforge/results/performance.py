@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+import mcuforge
 from mcuforge import files
 from mcuforge.results import figures, limits, references, summary
 
@@ -36,6 +37,8 @@ def write(
         document: the file to write.
         pictures: the files to draw: ``ratios``, ``levels`` and ``kinds``.
     """
+    order = {board: place for place, board in enumerate(rows["board"].unique())}
+    rows = rows.sort_values("board", key=lambda names: names.map(order), kind="stable")
     rows = compared(rows, reference)
     best = summary.best(rows)
     operators = {
@@ -46,6 +49,7 @@ def write(
     text = _environment().get_template("performance.md.j2").render(
         boards=_boards(rows),
         models=list(rows["model"].unique()),
+        version=mcuforge.__version__,
         versions={
             name: sorted(rows[column].dropna().unique())
             for name, column in (
@@ -287,8 +291,11 @@ def _held_back(best: pd.DataFrame, operators: dict[str, pd.DataFrame]) -> pd.Dat
         frame = operators[cell]
         if frame["limit"].isna().all():
             continue
-        worst = frame.loc[frame["excess"].idxmax()]
-        excess = frame["excess"].clip(lower=0)
+        above = frame.assign(excess=frame["excess"].clip(lower=0))
+        total = above["excess"].sum()
+        kind = above.groupby("operator")["excess"].sum()
+        worst = above.loc[above["excess"].idxmax()]
+        single = f"{worst['index']} {worst['operator']} {worst['shape']}"
         records.append(
             {
                 "board": row.board,
@@ -296,8 +303,8 @@ def _held_back(best: pd.DataFrame, operators: dict[str, pd.DataFrame]) -> pd.Dat
                 "instructions": _count(row.instructions),
                 "limit": _count(frame["limit"].sum()),
                 "times the limit": f"{frame['count'].sum() / frame['limit'].sum():.2f}",
-                "held back most by": f"{worst['index']} {worst['operator']} {worst['shape']}",
-                "share of what is above": _percent(worst["excess"] / excess.sum()),
+                "held back by": f"{kind.idxmax()} {_percent(kind.max() / total)}",
+                "most by": f"{single} {_percent(worst['excess'] / total)}",
             }
         )
     return _table(records, _CELL) if records else pd.DataFrame()
