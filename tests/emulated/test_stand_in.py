@@ -1,6 +1,7 @@
 """A QEMU that stands for a physical board: flashed through gdb, spoken to through its port."""
 
 import concurrent.futures
+import dataclasses
 import errno
 import multiprocessing
 import os
@@ -8,10 +9,12 @@ import random
 import resource
 import shutil
 import signal
+import statistics
 import threading
 import time
 
 import pytest
+import serial
 from stand_in import StandIn, after
 
 from mcuforge.boards import Inventory, flashing, locks
@@ -221,9 +224,9 @@ def test_a_flash_tool_that_does_not_flash(built, stand_in, tmp_path, monkeypatch
     one = stand_in()
     with monkeypatch.context() as patch:
         fake_gdb(tmp_path, patch, script)
-        patch.setattr(flashing, "TIMEOUT_S", 1.0)
+        impatient = dataclasses.replace(one.instance, flash_timeout_s=1)
         with pytest.raises(BoardError, match=message):
-            built().measure(inventory=one.bench)
+            built().measure(inventory=Inventory(one.bench.types, (impatient,)))
     assert locks.holder(one.instance) == ""
     assert built().measure(inventory=one.bench).exact
 
@@ -253,3 +256,41 @@ def test_a_full_disk_costs_the_record_and_nothing_else(built, stand_in, tmp_path
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
     assert type(before).read(path) == before
     built().measure(inventory=one.bench).write(path)
+
+
+def test_a_board_that_prints_garbage_first(built, stand_in):
+    one = stand_in()
+    cable = one.wire()
+    first = iter([noise(bytes(700)) + b"m-ready\r\nm-ready\r\ne-[old]\r\nm-mcuforge-ti"])
+    cable.tamper = lambda data: next(first, b"") + data
+    assert built().measure(inventory=one.bench).exact
+
+
+@pytest.mark.parametrize("before", [b"", b"db load 16 raw%b64 AAAA", b"infer 300 0%", b"help%" * 9])
+def test_a_board_that_already_runs_and_is_not_reset(built, stand_in, monkeypatch, before):
+    """Some probes flash without a reset: the board goes on with whatever it was doing."""
+    one = stand_in()
+    assert built().measure(inventory=one.bench).exact
+    with serial.Serial(one.instance.serial, 115200, timeout=1) as port:
+        port.write(before)
+    monkeypatch.setattr(flashing, "flash", lambda *_: None)
+    assert built().measure(inventory=one.bench).exact
+
+
+def test_on_hardware_every_input_runs_ten_times_and_ten_seconds(built, stand_in, monkeypatch):
+    """MLPerf Tiny's minimum; here of a hundredth of a second by the board's own clock."""
+    one, firmware = stand_in(), built()
+    flash = flashing.flash
+    monkeypatch.setattr(flashing, "flash", lambda _, *rest: flash(firmware.board, *rest))
+    hardware = dataclasses.replace(firmware.board, machine="")
+    for seconds in (0.01, 1e-9):
+        monkeypatch.setattr("mcuforge.runner._HARDWARE_SECONDS", seconds)
+        record = firmware.measure(board=hardware, inventory=one.bench)
+        assert (record.timebase, record.instructions, record.exact) == ("hardware", None, True)
+        assert len(record.laps) == 5 and "qemu" not in record.versions
+        for lap in record.laps:
+            assert lap["iterations"] >= 10
+            assert lap["iterations"] * lap["latency_us"] >= 0.9e6 * seconds
+    assert {lap["iterations"] for lap in record.laps} == {10}
+    assert record.latency_us == statistics.median(lap["latency_us"] for lap in record.laps)
+    assert record.inferences_per_second == pytest.approx(1e6 / record.latency_us)

@@ -116,9 +116,23 @@ def test_hardware_map_in_twisters_format(tmp_path):
     )
     found = boards.load(CONFIG / "boards.yaml", path).instances("nucleo_h743zi")
     assert found == (
-        Instance("0123", "nucleo_h743zi", "/dev/ttyACM0", 9600, "pyocd", (), "0123", "STLink"),
         Instance(
-            "7", "nucleo_h743zi", "/dev/ttyACM1", 115200, "openocd", (), "abc", fixtures=("gpio",)
+            "0123",
+            "nucleo_h743zi",
+            "/dev/ttyACM0",
+            9600,
+            "pyocd",
+            probe_id="0123",
+            product="STLink",
+        ),
+        Instance(
+            "7",
+            "nucleo_h743zi",
+            "/dev/ttyACM1",
+            115200,
+            "openocd",
+            probe_id="abc",
+            fixtures=("gpio",),
         ),
     )
 
@@ -131,6 +145,32 @@ def test_a_board_has_the_baud_rate_of_its_type_unless_it_says_otherwise(tmp_path
     assert [i.baud for i in inventory.instances("nucleo_h743zi")] == [9600, 921600]
     assert inventory.board("nucleo_h743zi").vendor == "ST"
     assert inventory.board("ek_ra8m1").vendor == "mcuforge"
+
+
+def test_a_map_of_twisters_own_is_understood(tmp_path):
+    """What its schema allows, though not all of it means something here."""
+    theirs = {
+        "available": True,
+        "connected": True,
+        "id": "0667",
+        "notes": "left",
+        "platform": "nucleo_h743zi/stm32h743xx",
+        "probe_id": "0667",
+        "product": "STLINK-V3",
+        "runner": "openocd",
+        "runner_params": ["--verbose"],
+        "serial": "/dev/ttyACM0",
+        "baud": 115200,
+        "pre_script": "power-on.sh",
+        "fixtures": ["gpio_loopback"],
+        "flash_timeout": 60,
+        "flash_with_test": True,
+        "flash_before": False,
+        "script_param": {"pre_script_timeout": 5},
+    }
+    inventory = boards.load(CONFIG / "boards.yaml", write(tmp_path, "map.yaml", [theirs]))
+    (instance,) = inventory.instances("nucleo_h743zi")
+    assert (instance.flash_timeout_s, instance.runner_params) == (60, ("--verbose",))
 
 
 @pytest.mark.parametrize(

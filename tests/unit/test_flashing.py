@@ -17,7 +17,7 @@ NUCLEO, EK = TYPES["nucleo_h743zi"], TYPES["ek_ra8m1"]
 
 
 def instance(runner, board=NUCLEO, probe="0667FF", *params):
-    return Instance("b", board.name, "/dev/x", 115200, runner, params, probe)
+    return Instance("b", board.name, "/dev/x", 115200, runner, params, probe_id=probe)
 
 
 def line(board, which, tmp_path, elf="/work dir/fw.elf"):
@@ -139,9 +139,9 @@ def test_a_tool_that_fails_is_quoted(tmp_path, monkeypatch):
 
 def test_a_tool_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch):
     tool(tmp_path, monkeypatch, f"sleep 300 & echo $! > {tmp_path}/pid; wait")
-    monkeypatch.setattr(flashing, "TIMEOUT_S", 1.0)
+    impatient = dataclasses.replace(instance("openocd"), flash_timeout_s=1)
     with pytest.raises(BoardError, match="openocd did not finish in 1 s"):
-        flashing.flash(NUCLEO, instance("openocd"), tmp_path / "fw.elf")
+        flashing.flash(NUCLEO, impatient, tmp_path / "fw.elf")
     state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
 

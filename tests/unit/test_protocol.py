@@ -176,6 +176,28 @@ def test_loading_is_split_and_must_be_confirmed():
         client(lambda c: text("m-ready")).load(bytes(8))
 
 
+def test_loading_an_input_takes_two_commands_and_a_third_more_bytes_than_it_has():
+    """What loading costs: under QEMU a character takes some twenty microseconds of a processor."""
+
+    class Counting(Port):
+        sent = received = 0
+
+        def write(self, data):
+            self.sent += len(data)
+            return super().write(data)
+
+        def read(self, size):
+            data = super().read(size)
+            self.received += len(data)
+            return data
+
+    port = Counting(lambda c: text(*(["m-load-done"] if c.startswith("b64") else []), "m-ready"))
+    Client(port, "board").load(bytes(490))
+    assert len(port.commands) == 2
+    assert port.sent < 490 * 4 / 3 + 30
+    assert port.received < 40
+
+
 def test_a_lost_port_is_a_board_error():
     class Gone(Port):
         def read(self, size):

@@ -12,7 +12,6 @@ from mcuforge.boards import children
 from mcuforge.boards.inventory import Board, Instance
 from mcuforge.errors import BoardError, ConfigError, ToolError
 
-TIMEOUT_S = 180.0
 _LAST_LINES = 3
 # The program of each runner, and where it comes from.
 PROGRAMS = {
@@ -95,10 +94,11 @@ def flash(board: Board, instance: Instance, elf: Path) -> None:
         path = shutil.which(program)
         if path is None:
             raise ToolError(f"{program} not found", PROGRAMS[instance.runner][1])
-        _run([path, *arguments], f"{board.name} ({instance.id}): {program}")
+        name = f"{board.name} ({instance.id}): {program}"
+        _run([path, *arguments], name, instance.flash_timeout_s)
 
 
-def _run(arguments: list[str], name: str) -> None:
+def _run(arguments: list[str], name: str, timeout_s: float) -> None:
     # Its own process group, so that a tool that hangs ends with the servers it started.
     process = subprocess.Popen(
         arguments,
@@ -111,12 +111,12 @@ def _run(arguments: list[str], name: str) -> None:
         preexec_fn=children.die_with_parent(),
     )
     try:
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        output, _ = process.communicate(timeout=timeout_s)
     except BaseException as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
-            raise BoardError(f"{name} did not finish in {TIMEOUT_S:.0f} s") from None
+            raise BoardError(f"{name} did not finish in {timeout_s:.0f} s") from None
         raise
     # gdb's exit code is 0 whatever its script ran into.
     failed = [line for line in output.splitlines() if _GDB_ERROR.search(line)]

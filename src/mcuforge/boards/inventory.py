@@ -113,6 +113,7 @@ class Instance:
         baud: of the serial port.
         runner: the program that flashes it; empty for QEMU started by mcuforge.
         runner_params: more arguments for that program.
+        flash_timeout_s: how long it may take.
         probe_id: serial number of its probe.
     """
 
@@ -122,6 +123,7 @@ class Instance:
     baud: int = Board.baud
     runner: str = ""
     runner_params: tuple[str, ...] = ()
+    flash_timeout_s: float = 180.0
     probe_id: str = ""
     product: str = ""
     connected: bool = True
@@ -230,11 +232,12 @@ def _board(name: str, entry: dict[str, Any], source: str) -> Board:
 
 def _instance(entry: dict[str, Any], types: dict[str, Board], source: str) -> Instance:
     place = f"{source}: board '{entry['id']}'"
-    if entry["platform"] not in types:
+    names = {b.zephyr_board: b for b in types.values() if b.zephyr_board} | types
+    if entry["platform"] not in names:
         raise ConfigError(
             f"{place}: unknown platform '{entry['platform']}'", f"valid: {', '.join(types)}"
         )
-    board = types[entry["platform"]]
+    board = names[entry["platform"]]
     serial = entry.get("serial_pty") or entry.get("serial") or ""
     if not serial and (entry["connected"] and not board.emulated):
         raise ConfigError(f"{place}: connected, but without a serial port", "set the key serial")
@@ -246,6 +249,7 @@ def _instance(entry: dict[str, Any], types: dict[str, Board], source: str) -> In
         baud=entry.get("baud", board.baud),
         runner=runner,
         runner_params=tuple(entry.get("runner_params", ())),
+        flash_timeout_s=entry.get("flash_timeout", Instance.flash_timeout_s),
         probe_id=str(entry.get("probe_id") or entry["id"]),
         product=entry.get("product", ""),
         connected=entry["connected"],
