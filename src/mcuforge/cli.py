@@ -89,12 +89,13 @@ def _show_boards(arguments: argparse.Namespace) -> None:
     from mcuforge import boards
     from mcuforge.boards import detection
 
+    hardware_map = arguments.map or _HARDWARE_MAP
     if arguments.detect:
         found = detection.detect(boards.load(arguments.boards))
-        detection.update(arguments.map, found)
-        print(f"boards found: {len(found)}; {arguments.map} is up to date")
-    there = arguments.map.exists()
-    inventory = boards.load(arguments.boards, arguments.map if there else None)
+        detection.update(hardware_map, found)
+        print(f"boards found: {len(found)}; {hardware_map} is up to date")
+    there = arguments.map or hardware_map.exists()
+    inventory = boards.load(arguments.boards, hardware_map if there else None)
     for board in inventory.types.values():
         means = f"QEMU {board.machine}" if board.emulated else ", ".join(board.runners)
         print(f"{board.name:20} {board.core:12} {board.platform:10} {means}")
@@ -151,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--detect", action="store_true", help="find attached boards by USB, update the hardware map"
     )
-    bench.add_argument("--map", type=Path, default=_HARDWARE_MAP, help="%(default)s")
+    bench.add_argument("--map", type=Path, help=f"the hardware map; default: {_HARDWARE_MAP}")
     bench.add_argument("--boards", type=Path, default=_BOARDS)
     bench.set_defaults(run=_show_boards)
     return parser

@@ -124,6 +124,13 @@ def test_the_command_lists_types_and_boards_with_their_state(tmp_path, monkeypat
         assert "S1 at /dev/null: in use by " in capsys.readouterr().out
 
 
+def test_a_map_that_is_named_must_be_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["boards", "--boards", str(BOARDS)]) == 0
+    assert cli.main(["boards", "--boards", str(BOARDS), "--map", "typo.yaml"]) == 1
+    assert "cannot read typo.yaml: No such file" in capsys.readouterr().err
+
+
 def test_why_a_board_cannot_be_used():
     gone = Instance("a", "nucleo_h743zi", "/dev/ttyACM77")
     assert detection.availability(gone) == "/dev/ttyACM77 is not there"

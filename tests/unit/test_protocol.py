@@ -1,7 +1,10 @@
 """The protocol client against boards that misbehave in every way."""
 
+import contextlib
+import itertools
 import re
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -233,6 +236,54 @@ def test_any_bytes_give_a_result_or_a_board_error(pieces):
         assert "\n" not in str(error)
     else:
         assert result.count == 2 and len(result.output) == 3
+
+
+class Babble:
+    """Sends pieces over and over, and hears nothing."""
+
+    def __init__(self, pieces):
+        self._pieces = itertools.cycle(pieces)
+        self.sent = 0
+
+    @property
+    def in_waiting(self):
+        return 1 << 30
+
+    def write(self, data):
+        return len(data)
+
+    def read(self, size):
+        piece = next(self._pieces)[:size]
+        self.sent += len(piece)
+        return piece
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(min_size=1, max_size=3000),
+            st.sampled_from([b"m-ready\r\n", b"m-name-dut-[x]\r\n", b"m-model-[", b"e-[sync-"]),
+            st.builds(lambda b: b * 20_000, st.binary(min_size=1, max_size=3)),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_board_that_babbles_for_ever_is_given_up_in_bounded_memory_and_time(pieces):
+    port = Babble(pieces)
+    board = Client(port, "board")
+    tracemalloc.start()
+    started = time.monotonic()
+    try:
+        for talk in (lambda: board.synchronize(0.1), board.profile, lambda: board.load(bytes(9))):
+            with contextlib.suppress(BoardError):
+                talk()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert port.sent > 0 and peak < 32 << 20
+    assert time.monotonic() - started < 30  # 5 s a reply at most
 
 
 @given(st.lists(st.text(max_size=80), max_size=20))
