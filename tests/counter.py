@@ -1,4 +1,4 @@
-"""Counts the instructions a compiled model executes on an emulated Cortex-M7."""
+"""Counts the instructions a compiled model executes on an emulated core."""
 
 import shutil
 import subprocess
@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from mcuforge import mlf
+from mcuforge.firmware import toolchains
 
-# SysTick counts 25 MHz of virtual time, an instruction is a nanosecond.
-_PER_TICK = 40
+# QEMU's machine; instructions in a tick of its SysTick, at a nanosecond of virtual time each; where
+# data lies.
+_MACHINES = {
+    "cortex-m7": ("mps2-an500", 40.0, 0x20000000),
+    "cortex-m55": ("mps3-an547", 31.25, 0x21000000),
+    "cortex-m85": ("mps3-an547", 31.25, 0x21000000),
+}
 _RUNS = 40
 _PROGRAM = """\
 #include <stdint.h>
@@ -30,6 +36,8 @@ static void semihost(int operation, const void *arguments) {{
 }}
 
 void reset(void) {{
+    *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20; /* FPU and Helium */
+    __asm volatile("dsb\\n\\tisb");
     struct {symbol}_inputs in = {{(void *)input}};
     struct {symbol}_outputs out = {{(void *)output}};
     systick[1] = 0xffffff;
@@ -53,25 +61,30 @@ void reset(void) {{
 }}
 """
 _SCRIPT = """\
+ENTRY(reset)
 SECTIONS
-{
-    .text 0x0 : { KEEP(*(.vectors)) *(.text*) *(.rodata*) }
-    .data 0x20000000 : { *(.data*) }
-    .bss (NOLOAD) : { *(.bss*) *(COMMON) }
-    stack_top = 0x203ffff0;
-}
+{{
+    .text 0x0 : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) }}
+    .ARM.exidx : {{ *(.ARM.exidx*) }}
+    .data {data:#x} : {{ *(.data*) }}
+    .bss (NOLOAD) : {{ *(.bss*) *(COMMON) }}
+    stack_top = {data:#x} + 0x3ffff0;
+}}
 """
 
 
-def instructions(archive: Path, stimulus: np.ndarray, directory: Path) -> int:
-    """Instructions per inference with gcc -O3, to within one.
+def instructions(
+    archive: Path, stimulus: np.ndarray, directory: Path, toolchain: str = "gcc"
+) -> int:
+    """Instructions per inference at -O3, to within one.
 
     Args:
-        archive: MLF of a model compiled for Cortex-M7, with one input and one output.
+        archive: MLF of a model with one input and one output.
         stimulus: its input.
         directory: an empty one to build in.
+        toolchain: ``gcc`` or ``clang``.
     """
-    for program in ("qemu-system-arm", "arm-none-eabi-gcc"):
+    for program in ("qemu-system-arm", "arm-none-eabi-gcc", "clang-19", "ld.lld-19"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     read = mlf.read(archive)
@@ -87,24 +100,20 @@ def instructions(archive: Path, stimulus: np.ndarray, directory: Path) -> int:
             runs=_RUNS,
         )
     )
-    (directory / "link.ld").write_text(_SCRIPT)
     host = directory / "codegen/host"
-    build = [
-        "arm-none-eabi-gcc",
-        "-mcpu=cortex-m7",
-        "-mthumb",
-        "-O3",
-        "-std=gnu11",
-        "-nostartfiles",
-    ]
+    tools = toolchains.toolchain(toolchain, info["core"])
+    machine, per_tick, data = _MACHINES[info["core"]]
+    (directory / "link.ld").write_text(_SCRIPT.format(data=data))
+    build = [tools.compiler, *tools.flags, *tools.link_flags, "-O3", "-std=gnu11", "-nostdlib"]
     build += [f"-I{host / 'include'}", str(directory / "main.c"), *map(str, host.glob("src/*.c"))]
     build += ["-static", f"-T{directory / 'link.ld'}", "-o", str(directory / "model.elf")]
+    build += [lib if "/" in lib else f"-l{lib}" for lib in tools.libraries]
     subprocess.run(build, check=True, capture_output=True)
-    run = ["qemu-system-arm", "-M", "mps2-an500", "-nodefaults", "-display", "none", "-nic", "none"]
+    run = ["qemu-system-arm", "-M", machine, "-nodefaults", "-display", "none", "-nic", "none"]
     run += ["-icount", "shift=0,align=off,sleep=off", "-kernel", "model.elf"]
     run += ["-semihosting-config", "enable=on,target=native"]
     done = subprocess.run(
         run, cwd=directory, check=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL
     )
     # Semihosting writes to standard error without a console; warnings come first.
-    return int((done.stderr + done.stdout).split()[-1]) * _PER_TICK // _RUNS
+    return int(int((done.stderr + done.stdout).split()[-1]) * per_tick / _RUNS)

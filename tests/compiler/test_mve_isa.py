@@ -21,8 +21,10 @@ from tvm.script import tirx as T
 
 from mcuforge.codegen import c
 from mcuforge.codegen.lower import lower_kernels
-from mcuforge.kernels.isa import C_PREFIX, INSTRUCTIONS, Instruction, lanes
+from mcuforge.kernels.isa import C_PREFIX, INSTRUCTIONS, Instruction, lanes, mve
 
+# Those with immediate operands exist once they are asked for.
+mve.vshl_n_s32(3), mve.vshr_n_s32(7)
 HELIUM = sorted(name for name, entry in INSTRUCTIONS.items() if entry.feature == "mve")
 
 
@@ -30,7 +32,7 @@ def prepared(entry: Instruction) -> Trial:
     """Operands within what kernels use."""
 
     def limits(name: str, info: np.iinfo) -> tuple[int, int]:
-        if "shl" in entry.name and name == entry.params[-1][0]:
+        if "shl_" in entry.name and name == entry.params[-1][0]:
             return -31, 31
         if entry.name in ("vldrbt_s8", "vstrbt_scatter_s8") and name == "n":
             return 0, 17

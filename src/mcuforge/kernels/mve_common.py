@@ -12,12 +12,16 @@ from tvm.tirx.script import builder as T
 from mcuforge.kernels import arithmetic
 from mcuforge.kernels.isa import mve
 from mcuforge.kernels.registry import Operation
+from mcuforge.kernels.requantize import accumulator_bound
 
 LANES = 16
 """int8 lanes of a vector."""
 
 LEAST_MACS = 64
 """Layers with fewer multiply-accumulates are left to scalar loops."""
+
+# Multipliers tried around the real one.
+_TRIES = 400
 
 
 class Function:
@@ -132,10 +136,9 @@ class Requantization:
 
     def vector(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
         """Four bytes, each lowest in its lane; operands are vectors or scalars for all lanes."""
-        return mve.vqmovn_s32(self.unsaturated(acc, multiplier, shift))
+        return mve.vqmovn_s32(self._unsaturated(acc, multiplier, shift))
 
-    def unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
-        """Four int32 that become the result when saturated to int8."""
+    def _unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
         high = self._high(acc, multiplier)
         if self.negative:
             high = mve.vadd_s32(high, mve.vsign_s32(acc))
@@ -143,11 +146,7 @@ class Requantization:
         value = shifted
         if self.zero_point:
             value = mve.vadd_n_s32(shifted, T.int32(self.zero_point))
-        if self.low > -128:
-            value = mve.vmax_s32(value, mve.vdup_s32(T.int32(self.low)))
-        if self.high < 127:
-            value = mve.vmin_s32(value, mve.vdup_s32(T.int32(self.high)))
-        return value
+        return _clamped(value, self.low, self.high)
 
     def _high(self, acc: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
         if _is_vector(multiplier):
@@ -155,12 +154,142 @@ class Requantization:
         return (mve.vqrdmulh_n_s32 if self.rounding else mve.vqdmulh_n_s32)(acc, multiplier)
 
 
+def _clamped(value: ir.Expr, low: int, high: int) -> ir.Expr:
+    """What is left of the clamp by saturation to int8."""
+    if low > -128:
+        value = mve.vmax_s32(value, mve.vdup_s32(T.int32(low)))
+    if high < 127:
+        value = mve.vmin_s32(value, mve.vdup_s32(T.int32(high)))
+    return value
+
+
+class Biased:
+    """A ``Requantization`` of accumulators without bias: two words and a byte a channel."""
+
+    def __init__(self, exact: Requantization, bias: np.ndarray) -> None:
+        self._exact = exact
+        self.columns = (bias, exact.multiplier, exact.shift.astype(np.int8))
+
+    def unsaturated(self, acc: ir.Expr, *columns: ir.Expr) -> ir.Expr:
+        """Four int32 that become the result when saturated to int8.
+
+        Args:
+            acc: four accumulators.
+            columns: the channels' values of ``columns``, as vectors or scalars for all lanes.
+        """
+        bias, *rest = columns
+        add = mve.vadd_s32 if _is_vector(bias) else mve.vadd_n_s32
+        return self._exact._unsaturated(add(acc, bias), *rest)
+
+
+class Line:
+    """y = saturate((VQRDMULH(acc * 2^scaling, multiplier) + addend) >> shift): two words a channel.
+
+    Bias, rounding and zero point are all in the addend, and the shift is that of all channels,
+    which accumulators as large as 32 bits allow.
+    """
+
+    def __init__(
+        self, columns: tuple[np.ndarray, np.ndarray], scaling: int, shift: int,
+        limits: tuple[int, int],
+    ) -> None:  # fmt: skip
+        self.columns = columns
+        self._scaling, self._shift, self._limits = scaling, shift, limits
+
+    def unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, addend: ir.Expr) -> ir.Expr:
+        """See Biased."""
+        if self._scaling:
+            acc = mve.vshl_n_s32(self._scaling)(acc)
+        high = mve.vqrdmulh_s32 if _is_vector(multiplier) else mve.vqrdmulh_n_s32
+        add = mve.vadd_s32 if _is_vector(addend) else mve.vadd_n_s32
+        value = add(high(acc, multiplier), addend)
+        return _clamped(mve.vshr_n_s32(self._shift)(value), *self._limits)
+
+
+def by_width(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of constants as (o, n) int32 and (o, n) int8, for ``scalars``."""
+    groups = [[c for c in columns if c.dtype == dtype] for dtype in (np.int32, np.int8)]
+    empty = np.empty((len(columns[0]), 0), np.int8)
+    words, bytes_ = (np.stack(group, 1) if group else empty for group in groups)
+    return words, bytes_
+
+
+def scalars(
+    f: Function, params: list[tirx.Var], groups: tuple[np.ndarray, ...], channel: ir.Expr
+) -> list[ir.Expr]:
+    """The constants of a channel, from the parameters that hold what ``by_width`` returned."""
+    shapes = [group.shape[1] for group in groups if group.size]
+    return [
+        f.let("param", T.cast(p[channel * count + i], "int32"))
+        for p, count in zip(params, shapes, strict=True)
+        for i in range(count)
+    ]
+
+
+def _line(
+    first: np.ndarray, values: np.ndarray, scale: np.ndarray, reach: np.ndarray,
+    limits: tuple[int, int],
+) -> Line | None:  # fmt: skip
+    """A Line with all steps where they should be.
+
+    Args:
+        first: (c, s) int64, smallest accumulator, without bias, that reaches each value.
+        values: (s,) the outputs.
+        scale: (c,) real factors.
+        reach: (c,) largest magnitude of an accumulator.
+        limits: of the output.
+    """
+    reach = reach[:, np.newaxis]
+    reached, missed = first <= reach, first > -reach
+    live = (reached & missed).any(axis=1)
+    scaling = min(31 - int(reach.max()).bit_length(), 14)
+    if scaling < 0 or not live.any():
+        return None
+    # Multipliers are scale * 2^(31 + shift - scaling), below 2^31.
+    shift = min(scaling - 1 - int(np.floor(np.log2(scale[live].max()))), 22)
+    if shift < 1:
+        return None
+    real = np.round(np.ldexp(scale, 31 + shift - scaling)).astype(np.int64)[:, np.newaxis]
+    span = np.where(reached & missed, np.abs(first), 1).max(axis=1, keepdims=True)
+    stride = np.maximum(real // (span * 32 + 8), 1)
+    at, before = np.maximum(first, -reach), np.minimum(first - 1, reach)
+    thresholds = values.astype(np.int64) << shift
+    # Channels whose output is constant multiply by zero.
+    multiplier = np.zeros(len(first), np.int64)
+    addend = (limits[0] + (~missed).sum(axis=1)) << shift
+    open_ = np.flatnonzero(live)
+    for attempt in range(_TRIES):
+        tried = (real + (attempt + 1) // 2 * (stride if attempt % 2 else -stride))[open_]
+
+        def high(acc: np.ndarray, m: np.ndarray = tried) -> np.ndarray:
+            return ((acc << scaling) * m + (1 << 30)) >> 31
+
+        # Steps are reached, and not before: an interval for the addend.
+        least = np.where(reached[open_], thresholds - high(at[open_]), -(1 << 40)).max(axis=1)
+        most = np.where(missed[open_], thresholds - 1 - high(before[open_]), 1 << 40).min(axis=1)
+        good = (least <= most) & (tried[:, 0] > 0) & (tried[:, 0] < 1 << 31)
+        multiplier[open_[good]] = tried[good, 0]
+        addend[open_[good]] = (least[good] + most[good]) // 2
+        open_ = open_[~good]
+        if not len(open_):
+            break
+    else:
+        return None
+    largest = ((reach[:, 0] << scaling) * multiplier >> 31) + 1 + np.abs(addend)
+    if largest.max() > arithmetic.INT32_MAX:
+        return None
+    columns = multiplier.astype(np.int32), addend.astype(np.int32)
+    return Line(columns, scaling, shift, limits)
+
+
 def _is_vector(value: ir.Expr) -> bool:
     return "x" in str(value.ty.dtype)
 
 
-def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requantization | None:
-    """Constants with which ``Requantization`` equals TFLite's, checked on all steps.
+def requantization(
+    operation: Operation, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray
+) -> Biased | Line | None:
+    """Constants with which a layer's requantization equals TFLite's, checked on all steps.
 
     Gemmlowp's SaturatingRoundingDoublingHighMul is VQRDMULH: both are floor(ab / 2^31 + 1/2), since
     truncating (ab + 1 - 2^30) / 2^31 for ab < 0 is that floor. RoundingDivideByPOT rounds halves
@@ -171,14 +300,17 @@ def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requa
 
     Args:
         operation: with ``rounding``, ``zero_point``, ``clamp_min``, ``clamp_max``.
+        weight: (o, ...) int8.
+        bias: (o,) int32.
         scale: (o,) float64, real factor from accumulator to output.
-        bound: largest magnitude of an accumulator.
 
     Returns:
-        The constants, or None where there are none.
+        The constants for sums of products of the input as it is, or None where there are none.
     """
     attrs = operation.attrs
-    if not np.all((scale > 0) & (scale < 1)):
+    folded = folded_bias(operation, weight, bias)
+    bound = accumulator_bound(operation, weight, bias)
+    if folded is None or not np.all((scale > 0) & (scale < 1)):
         return None
     pairs = np.array([arithmetic.quantize_multiplier(s) for s in scale], np.int64)
     mantissa, exponent = pairs[:, :1], pairs[:, 1:]
@@ -189,8 +321,17 @@ def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requa
             return arithmetic.multiply_by_quantized_multiplier(acc, mantissa, exponent)
         return arithmetic.fully_connected_round(acc, scale[:, np.newaxis])
 
-    limits = (attrs["clamp_min"], attrs["clamp_max"])
-    return solve(rounded, mantissa, exponent, attrs["zero_point"], limits, bound)
+    limits, zero_point = (attrs["clamp_min"], attrs["clamp_max"]), attrs["zero_point"]
+    if bound <= arithmetic.INT32_MAX:
+        low, high = (limit - zero_point for limit in limits)
+        steps, first = _first_reached(rounded, len(scale), low, high, bound)
+        reach = 128 * np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1) + 1
+        sums = first - folded.astype(np.int64)[:, np.newaxis]
+        line = _line(sums, steps + zero_point, scale, reach, limits)
+        if line is not None:
+            return line
+    exact = solve(rounded, mantissa, exponent, zero_point, limits, bound)
+    return None if exact is None else Biased(exact, folded)
 
 
 def solve(

@@ -18,16 +18,17 @@ from mcuforge.kernels.isa import mve
 from mcuforge.kernels.mve_common import (
     LANES,
     LEAST_MACS,
+    Biased,
     Function,
-    Requantization,
+    Line,
     address,
-    folded_bias,
+    by_width,
     is_int8,
     lesser,
     requantization,
+    scalars,
 )
 from mcuforge.kernels.registry import Kernel, Operation, kernel
-from mcuforge.kernels.requantize import accumulator_bound
 
 # Most vectors of weights per channel that stay in registers for two channels.
 _HELD = 3
@@ -67,7 +68,7 @@ def dot(weight: np.ndarray, exclusive: bool, aligned: bool = False) -> Dot:
     Args:
         weight: int8.
         exclusive: whether bytes behind the operands must not be read. The last vector then ends
-            with the operands, and its lanes that an earlier vector has seen count for nothing.
+            with the operands, and lanes it shares with the one before count only there.
         aligned: see Dot.
     """
     outputs, depth = weight.shape
@@ -77,9 +78,8 @@ def dot(weight: np.ndarray, exclusive: bool, aligned: bool = False) -> Dot:
     if exclusive and count > 1:
         starts[-1] = depth - LANES
     for i, start in enumerate(starts):
-        fresh = LANES * i - start
-        values = weight[:, LANES * i : start + LANES]
-        packed[:, i, fresh : fresh + values.shape[1]] = values
+        end = starts[i + 1] if i + 1 < count else depth
+        packed[:, i, : end - start] = weight[:, start:end]
     tail = depth if exclusive and depth < LANES else 0
     return Dot(tuple(starts), packed, tail, aligned)
 
@@ -94,8 +94,7 @@ def _conv2d(operation: Operation) -> Kernel | None:
     weight, bias, scale = (operand.value for operand in operation.args[1:])
     _, kernel_h, kernel_w, _ = weight.shape
     (sy, sx), padding = attrs["strides"], attrs["padding"]
-    folded = folded_bias(operation, weight, bias)
-    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
+    exact = requantization(operation, weight, bias, scale)
     if width == kernel_w == 1 and not padding[1] and not padding[3]:
         # A column of pixels: lay it down as a row.
         weight, kernel_w, kernel_h = weight.transpose(0, 2, 1, 3), kernel_h, 1
@@ -104,7 +103,7 @@ def _conv2d(operation: Operation) -> Kernel | None:
     direct = kernel_h == kernel_w == 1 and not any(padding)
     if direct and sy == sx == 1:
         height, width, out_h, out_w = 1, height * width, 1, out_h * out_w
-    if exact is None or folded is None or batch != 1 or outputs < 2 or out_w < 2:
+    if exact is None or batch != 1 or outputs < 2 or out_w < 2:
         return None
     if out_h * out_w * weight.size < LEAST_MACS:
         return None
@@ -134,20 +133,16 @@ def _conv2d(operation: Operation) -> Kernel | None:
     aligned = patches or (columns is not None and pixel % 4 == 0)
     product = dot(matrix, direct, aligned)
     quads = patches or PixelQuads.cheaper(vectors, out_w)
-    block = (PixelQuads if quads else PixelPairs)(product, folded, exact, between)
-    parameters = {
-        "weight": block.stream,
-        "params": block.params,
-        "offset": block.offsets,
-        "count": block.count,
-    }
+    block = (PixelQuads if quads else PixelPairs)(product, exact, between)
+    parameters = {"weight": block.stream, "count": block.count}
     if columns is not None:
         parameters["pattern"] = columns.pattern
     parameters = {name: value for name, value in parameters.items() if value is not None}
-    args += parameters.values()
+    args += [*parameters.values(), *block.params]
     constants = {
         name: f.param(name, value.size, str(value.dtype)) for name, value in parameters.items()
     }
+    constants["params"] = [f.param("params", v.size, str(v.dtype)) for v in block.params]
     y = f.param("y", pixels * outputs)
     source = operands = x
     if columns is not None:
@@ -155,8 +150,7 @@ def _conv2d(operation: Operation) -> Kernel | None:
         columns.clear(f, source)
     if patches:
         operands = f.scratch("patches", pixels * between)
-    load = mve.vldrh_u16 if quads else mve.vldrw_u32
-    constants["offset"] = f.let("offsets", load(address(constants["offset"], 0)))
+    constants["offset"] = f.let("offsets", block.offsets())
     with f.loop("oy", out_h) as oy:
         if columns is not None:
             columns.fill(f, x, source, oy, constants.get("pattern"))
@@ -206,10 +200,10 @@ class PixelQuads:
         mine = 20 + -(-pixels // 4) * (12 * vectors + 24)
         return vectors <= _HELD and pixels >= 4 and mine < -(-pixels // 2) * (8 * vectors + 15)
 
-    def __init__(self, product: Dot, bias: np.ndarray, exact: Requantization, pixel: int) -> None:
+    def __init__(self, product: Dot, exact: Biased | Line, pixel: int) -> None:
         """See PixelPairs."""
         self._dot, self._exact, self._pixel = product, exact, pixel
-        self._outputs = len(bias)
+        self._outputs = len(product.weights)
         channels = _channel_pairs(self._outputs)
         # Two pixels of eight bytes come in one vector, for either a weight vector of its own.
         self._shared = 2 if product.tail == pixel == LANES // 2 else 1
@@ -217,12 +211,23 @@ class PixelQuads:
             [np.roll(product.weights, i * product.tail, axis=2) for i in range(self._shared)], 1
         )
         self._vectors = weights.shape[1]
-        self.stream = np.ascontiguousarray(weights[channels]).reshape(-1)
-        self.params = np.stack([bias, exact.multiplier, exact.shift], 1)[channels].reshape(-1)
+        # Of each vector only what counts is stored, if that is at its beginning or all of it.
+        self._used = [
+            int(np.flatnonzero(weights[:, i].any(axis=0)).max(initial=0)) + 1
+            for i in range(self._vectors)
+        ]
+        kept = [weights[:, i, :used] for i, used in enumerate(self._used)]
+        rows = np.concatenate(kept, axis=1)
+        self._row = rows.shape[1]
+        self.stream = np.ascontiguousarray(rows[channels]).reshape(-1)
+        self._groups = by_width(exact.columns)
+        self.params = [group[channels].reshape(-1) for group in self._groups if group.size]
         self.count = None
-        # Lanes: two channels of the pixels 0, 2, 1, 3.
-        lanes = np.array([0, 2, 1, 3])[:, np.newaxis] * self._outputs + np.arange(2)
-        self.offsets = lanes.reshape(-1).astype(np.uint16)
+
+    def offsets(self) -> ir.Expr:
+        """Where results go: two channels of the pixels 0, 2, 1, 3."""
+        pixels = [T.uint32(i * self._outputs * 0x10001 + 0x10000) for i in (0, 2, 1, 3)]
+        return mve.vmov_u16(*pixels)
 
     def write(
         self,
@@ -237,18 +242,13 @@ class PixelQuads:
         """See PixelPairs."""
         w, params, offsets = (constants[name] for name in ("weight", "params", "offset"))
         with f.loop("channels", -(-self._outputs // 2)) as pair:
-            first = pair * (2 * self._vectors * LANES)
+            first = pair * (2 * self._row)
             weights = [
-                [
-                    f.let("w", mve.vldrw_s8(address(w, first + (c * self._vectors + i) * LANES)))
-                    for i in range(self._vectors)
-                ]
+                [f.let("w", self._weights(w, first + c * self._row, i))
+                 for i in range(self._vectors)]
                 for c in range(2)
-            ]
-            scalars = [
-                [f.let(n, params[pair * 6 + c * 3 + i]) for i, n in enumerate(("b", "m", "s"))]
-                for c in range(2)
-            ]
+            ]  # fmt: skip
+            columns = [scalars(f, params, self._groups, pair * 2 + c) for c in range(2)]
             target = f.let("target", out + _first_channel(pair, self._outputs))
 
             def four(ox):
@@ -258,10 +258,9 @@ class PixelQuads:
                     for c, acc in enumerate(self._pixel_sums(f, x, base, i, weights)):
                         sums[c].append(acc)
                 results = []
-                for acc, (bias, multiplier, shift) in zip(sums, scalars, strict=True):
-                    value = mve.vmov_s32(acc[0], acc[2], acc[1], acc[3])
-                    value = f.let("sum", mve.vadd_n_s32(value, bias))
-                    results.append(self._exact.unsaturated(value, multiplier, shift))
+                for acc, own in zip(sums, columns, strict=True):
+                    value = f.let("sum", mve.vmov_s32(acc[0], acc[2], acc[1], acc[3]))
+                    results.append(self._exact.unsaturated(value, *own))
                 at = address(y, target + ox * self._outputs)
                 f.do(mve.vstrb_scatter_s16(at, offsets, mve.vqmovn_pair_s32(*results)))
 
@@ -270,6 +269,10 @@ class PixelQuads:
             if pixels % 4:
                 # The last four pixels, some of them again.
                 four(T.int32(pixels - 4))
+
+    def _weights(self, w, row, index):
+        at, used = address(w, row + sum(self._used[:index])), self._used[index]
+        return mve.vldrb_s8(at) if used == LANES else mve.vldrbt_s8(at, T.int32(used))
 
     def _pixel_sums(self, f, x, base, index, weights):
         """Accumulators of both channels for one pixel."""
@@ -294,27 +297,24 @@ class PixelQuads:
 class PixelPairs:
     """Rows of pixels, two at a time, for two channels."""
 
-    def __init__(self, product: Dot, bias: np.ndarray, exact: Requantization, pixel: int) -> None:
-        """Prepares weights (``stream``), ``params``, if any, and ``offsets`` of the outputs.
+    def __init__(self, product: Dot, exact: Biased | Line, pixel: int) -> None:
+        """Prepares weights (``stream``) and ``params``, if any.
 
         Args:
             product: the dot product of one output.
-            bias: (o,) int32, folded.
             exact: to int8.
             pixel: bytes from a pixel's operands to the next one's.
         """
         self._dot, self._exact, self._pixel = product, exact, pixel
-        self._outputs = len(bias)
+        self._outputs = len(product.weights)
         channels = _channel_pairs(self._outputs)
         self._pairs = len(channels)
-        lanes = np.tile(channels, (1, 2))  # c0 c1 of the first pixel, c0 c1 of the second
         # Behind the weights of two channels come their constants: one pointer walks over all.
         stream = product.weights[channels].transpose(0, 2, 1, 3).reshape(self._pairs, -1)
-        tail = np.stack([v[lanes] for v in (bias, exact.multiplier, exact.shift)], 1)
+        tail = np.stack([v[channels] for v in exact.columns], 1)
         tail = tail.astype("<i4").reshape(self._pairs, -1).view(np.int8)
         stream = np.concatenate([stream, tail], 1)
-        self._stride, self.stream, self.params = stream.shape[1], stream.reshape(-1), None
-        self.offsets = np.array([0, 1, self._outputs, self._outputs + 1], np.uint32)
+        self._stride, self.stream, self.params = stream.shape[1], stream.reshape(-1), []
         starts = product.starts
         whole = len(starts) if starts[-1] == LANES * (len(starts) - 1) else len(starts) - 1
         self._group = max(g for g in range(1, _UNROLLED + 1) if whole % g == 0)
@@ -342,7 +342,7 @@ class PixelPairs:
             x: holds the operands.
             row: where those of the first pixel start.
             constants: ``weight`` and ``params``: buffers of ``stream`` and ``params``; ``offset``:
-                vector of ``offsets``.
+                ``offsets()``.
             y: the result.
             out: where the first pixel's starts.
             pixels: their number.
@@ -352,6 +352,11 @@ class PixelPairs:
             base = f.let("base", row + ox * self._pixel)
             target = f.let("target", out + ox * self._outputs)
             self._channels(f, x, base, constants, y, target)
+
+    def offsets(self) -> ir.Expr:
+        """Where results go."""
+        lanes = (0, 1, self._outputs, self._outputs + 1)
+        return mve.vmov_u32(*(T.uint32(lane) for lane in lanes))
 
     def _channels(self, f, x, base, constants, y, out):
         w, offsets, groups = (constants.get(name) for name in ("weight", "offset", "count"))
@@ -372,12 +377,12 @@ class PixelPairs:
             else:
                 acc = self._loop(f, x, base, w, first, groups)
             value = f.let("acc", mve.vmov_s32(*acc))
-            three = [
-                f.let(name, mve.vldrw_s32(address(w, first + (2 * count + i) * LANES)))
-                for i, name in enumerate(("bias", "multiplier", "shift"))
+            # c0 c1 of the first pixel, c0 c1 of the second.
+            columns = [
+                f.let("param", mve.vldrd_s32(address(w, first + 2 * count * LANES + i * 8)))
+                for i in range(len(self._exact.columns))
             ]
-            value = f.let("sum", mve.vadd_s32(value, three[0]))
-            result = self._exact.vector(value, *three[1:])
+            result = mve.vqmovn_s32(self._exact.unsaturated(value, *columns))
             channel = _first_channel(pair, self._outputs)
             f.do(mve.vstrb_scatter_s32(address(y, out + channel), offsets, result))
 

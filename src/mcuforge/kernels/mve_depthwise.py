@@ -19,16 +19,18 @@ from mcuforge.kernels.mve_common import (
     LEAST_MACS,
     Function,
     address,
-    folded_bias,
+    by_width,
     is_int8,
     lesser,
     requantization,
+    scalars,
 )
 from mcuforge.kernels.registry import SAME_PLACE, Kernel, Operation, kernel
-from mcuforge.kernels.requantize import accumulator_bound
 
 # Offsets of a gather load are bytes.
 _REACH = 256
+# Most bytes by which a channel's weights are padded to a vector at opt_level 3.
+_MOST_PADDING = 6
 # Instructions per group of outputs beside loads and dot products.
 _GROUP_COST = 11
 
@@ -73,7 +75,17 @@ def tiling(out: tuple[int, int], taps: tuple[int, int], stride: tuple[int, int])
 
 
 @kernel("depthwise_conv2d", opt_level=3, needs={"mve"})
-def _depthwise(operation: Operation) -> Kernel | None:
+def _compact(operation: Operation) -> Kernel | None:
+    return _depthwise(operation, _MOST_PADDING)
+
+
+@kernel("depthwise_conv2d", opt_level=4, needs={"mve"})
+def _padded(operation: Operation) -> Kernel | None:
+    return _depthwise(operation, LANES)
+
+
+def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
+    """With weights padded to a vector if that takes no more than so many bytes a channel."""
     attrs = operation.attrs
     batch, height, width, channels = operation.args[0].shape
     _, out_h, out_w, outputs = operation.out.shape
@@ -83,11 +95,10 @@ def _depthwise(operation: Operation) -> Kernel | None:
     taps = weight.shape[:2]
     stride, (top, left, _, _) = tuple(attrs["strides"]), attrs["padding"]
     by_channel = np.ascontiguousarray(weight.transpose(2, 0, 1))
-    folded = folded_bias(operation, by_channel, bias)
-    exact = requantization(operation, scale, accumulator_bound(operation, by_channel, bias))
+    exact = requantization(operation, by_channel, bias, scale)
     tiles = tiling((out_h, out_w), taps, stride)
     few = out_h * out_w * weight.size < LEAST_MACS
-    if exact is None or folded is None or tiles is None or few:
+    if exact is None or tiles is None or few:
         return None
     plane = Plane(
         height, width, channels, top, left,
@@ -100,22 +111,39 @@ def _depthwise(operation: Operation) -> Kernel | None:
 
     # Weights at their place in the patch of the tile's first output. Other outputs' weights are the
     # same bytes read from a lower address: what is before them is zero.
+    count = taps[0] * taps[1]
+    compact = LANES - count > most_padding
+    places = np.zeros(LANES, np.uint8)
+    places[:count] = [y * tiles.patch[1] + x for y, x in np.ndindex(taps)]
     packed = np.zeros((outputs + 1, LANES), np.int8)
-    at = [y * tiles.patch[1] + x for y, x in np.ndindex(taps)]
-    packed[1:, at] = by_channel.reshape(outputs, -1)
-    params = np.stack([folded, exact.multiplier, exact.shift], 1).reshape(-1)
+    packed[1:, places[:count]] = by_channel.reshape(outputs, -1)
+    if compact:
+        packed = by_channel.reshape(-1)
+    shifts = {
+        (i, j): i * stride[0] * tiles.patch[1] + j * stride[1] for i, j in np.ndindex(tiles.tile)
+    }
+    # Where a channel's weights are scattered to their places, if they are stored without gaps.
+    spread, furthest = plane.size, max(shifts.values())
+    plane.size += LANES + (furthest if compact else 0)
+    words, bytes_ = by_width(exact.columns)
     patch_offsets = np.array((lanes + [0] * LANES)[:LANES], np.uint8)
     contiguous = lanes == list(range(len(lanes)))
     members = list(np.ndindex(tiles.group))
     # A group of fewer than four outputs computes its last one more than once.
     members += [members[-1]] * (4 - len(members))
-    store_offsets = np.array([(y * out_w + x) * outputs for y, x in members], np.uint32)
 
     f = Function("depthwise_conv2d")
     x = f.param("x", height * width * channels)
     w = f.param("weight", packed.size)
-    p = f.param("params", params.size, "int32")
-    args: list[int | np.ndarray] = [0, packed, params]
+    args: list[int | np.ndarray] = [0, packed]
+    if compact:
+        place_at = f.param("places", LANES, "uint8")
+        args.append(places)
+    columns = []
+    for values in (words, bytes_):
+        if values.size:
+            columns.append(f.param("params", values.size, str(values.dtype)))
+            args.append(values.reshape(-1))
     if not contiguous:
         patch_at = f.param("patch_offset", LANES, "uint8")
         args.append(patch_offsets)
@@ -123,27 +151,31 @@ def _depthwise(operation: Operation) -> Kernel | None:
     if plane.positions is not None:
         positions = f.param("positions", plane.positions.size, "uint8")
         args.append(plane.positions)
-    store_at = f.param("store_offset", 4, "uint32")
     y = f.param("y", out_h * out_w * outputs)
-    padded = f.scratch("plane", plane.size)
+    padded = f.scratch("plane", -(-plane.size // LANES) * LANES)
     plane.clear(f, padded)
     gather = None if contiguous else f.let("gather", mve.vldrb_u8(address(patch_at, 0)))
-    scatter = f.let("scatter", mve.vldrw_u32(address(store_at, 0)))
+    targets = (T.uint32((y * out_w + x) * outputs) for y, x in members)
+    scatter = f.let("scatter", mve.vmov_u32(*targets))
+    for at in sorted({spread, spread + furthest} if compact else ()):
+        f.do(mve.vstrb_s8(address(padded, at), mve.vdup_s8(T.int8(0))))
     multiple = outputs // channels
     with f.loop("c", channels) as c:
         plane.fill(f, x, padded, c, positions)
         with f.loop("m", multiple) as m:
             o = f.let("o", c * multiple + m)
-            shifts = {
-                (i, j): i * stride[0] * tiles.patch[1] + j * stride[1]
-                for i, j in np.ndindex(tiles.tile)
-            }
-            first = f.let("first", (o + 1) * LANES)
+            source, first = w, (o + 1) * LANES
+            if compact:
+                source, first = padded, T.int32(spread + furthest)
+                taken = mve.vldrbt_s8(address(w, o * count), T.int32(count))
+                to = mve.vldrb_u8(address(place_at, 0))
+                f.do(mve.vstrbt_scatter_s8(address(padded, first), to, taken, T.int32(count)))
+            first = f.let("first", first)
             vectors = {
-                key: f.let("w", mve.vldrb_s8(address(w, first - shift)))
+                key: f.let("w", mve.vldrb_s8(address(source, first - shift)))
                 for key, shift in shifts.items()
             }
-            constants = [f.let(n, p[o * 3 + i]) for i, n in enumerate(("bias", "mult", "shift"))]
+            constants = scalars(f, columns, (words, bytes_), o)
             groups = [-(-e // g) for e, g in zip((out_h, out_w), tiles.group, strict=True)]
             with f.loop("gy", groups[0]) as gy:
                 oy = _start(f, "oy", gy, tiles.group[0], out_h)
@@ -161,14 +193,13 @@ def _depthwise(operation: Operation) -> Kernel | None:
                         for (i, j), vector in vectors.items():
                             acc[ty + i, tx + j] = f.let("acc", mve.vmladav_s8(patch, vector))
                     value = f.let("sum", mve.vmov_s32(*(acc[member] for member in members)))
-                    value = f.let("sum", mve.vadd_n_s32(value, constants[0]))
                     out = (oy * out_w + ox) * outputs + o
-                    result = exact.vector(value, *constants[1:])
+                    result = mve.vqmovn_s32(exact.unsaturated(value, *constants))
                     f.do(mve.vstrb_scatter_s32(address(y, out), scatter, result))
     # A channel is read entirely before it is written.
     inplace = {0: SAME_PLACE} if operation.args[0].shape == operation.out.shape else {}
     macs = out_h * out_w * weight.size
-    return Kernel(f.done(), (*args, store_offsets), macs=macs, inplace=inplace)
+    return Kernel(f.done(), tuple(args), macs=macs, inplace=inplace)
 
 
 def _start(f: Function, name: str, index: ir.Expr, group: int, extent: int) -> ir.Expr:
@@ -186,7 +217,7 @@ class Plane:
     ) -> None:  # fmt: skip
         self._zero_point, self._channels = zero_point, channels
         self.pitch = columns
-        self.size = -(-(rows * columns + LANES) // LANES) * LANES
+        self.size = rows * columns
         self._first = top * columns + left
         # Rows and columns that no output needs are left out.
         self._height, self._source_pitch = min(height, rows - top), width
@@ -196,7 +227,10 @@ class Plane:
             self._height = 1
         # Narrow planes are copied eight elements at a time, across rows, to these positions.
         self.positions = None
-        count = self._height * self._width
+        # The positions repeat with the rows that make whole eights, if there are so many.
+        self._period = math.lcm(self._width, 8) // self._width
+        self._period = self._period if self._period <= self._height else self._height
+        count = self._period * self._width
         if self._width == width and width < 12 and width != 8 and self.size <= _REACH and count > 8:
             rows_, columns_ = np.divmod(np.arange(count), width)
             places = rows_ * self.pitch + columns_ + self._first
@@ -209,7 +243,7 @@ class Plane:
     def clear(self, f: Function, plane: tirx.Var) -> None:
         """Fills the plane with the value of padding."""
         zero = f.let("zero", mve.vdup_s8(T.int8(self._zero_point)))
-        with f.loop("i", self.size // LANES) as i:
+        with f.loop("i", -(-self.size // LANES)) as i:
             f.do(mve.vstrb_s8(address(plane, i * LANES), zero))
 
     def fill(
@@ -224,17 +258,15 @@ class Plane:
         width = self._width
         if positions is not None:
             index = mve.vmultiples_u16(T.int32(self._channels))
-
-            def scatter(source, place):
-                taken = mve.vldrb_gather_s16(address(x, source * self._channels + channel), index)
-                to = mve.vldrb_u16(address(positions, place))
-                f.do(mve.vstrb_scatter_s16(address(plane, 0), to, taken))
-
-            whole = self._height * width // 8
-            with f.loop("eight", whole) as eight:
-                scatter(eight * 8, eight * 8)
-            if len(self._starts) > whole:
-                scatter(T.int32(self._starts[-1]), T.int32(whole * 8))
+            with f.loop("rows", -(-self._height // self._period)) as group:
+                row = _start(f, "row", group, self._period, self._height)
+                base = f.let("base", row * (width * self._channels) + channel)
+                target = f.let("target", row * self.pitch)
+                for i, start in enumerate(self._starts):
+                    source = address(x, base + start * self._channels)
+                    to = mve.vldrb_u16(address(positions, i * 8))
+                    taken = mve.vldrb_gather_s16(source, index)
+                    f.do(mve.vstrb_scatter_s16(address(plane, target), to, taken))
             return
         with f.loop("row", self._height) as row:
             source = f.let("source", row * (self._source_pitch * self._channels) + channel)

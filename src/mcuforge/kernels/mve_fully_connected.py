@@ -9,14 +9,12 @@ from mcuforge.kernels.mve_common import (
     LEAST_MACS,
     Function,
     address,
-    folded_bias,
     is_int8,
     lesser,
     requantization,
 )
 from mcuforge.kernels.mve_conv2d import dot
 from mcuforge.kernels.registry import Kernel, Operation, kernel
-from mcuforge.kernels.requantize import accumulator_bound
 
 # Longest dot product, in vectors, that is written without a loop; else vectors in the loop's body.
 _UNROLLED, _GROUP = 10, 4
@@ -51,9 +49,8 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         return None
     bias, scale = operation.args[2].value, operation.args[3].value
     outputs, inputs = weight.shape
-    folded = folded_bias(operation, weight, bias)
-    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
-    if exact is None or folded is None or rows * weight.size < LEAST_MACS:
+    exact = requantization(operation, weight, bias, scale)
+    if exact is None or rows * weight.size < LEAST_MACS:
         return None
     product = dot(weight, exclusive=True)
     count = len(product.starts)
@@ -63,10 +60,12 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
     channels = firsts + np.minimum(np.arange(4), lanes - 1)
     weights = product.weights[channels[:, :lanes]]
     stream = weights.transpose(0, 2, 1, 3).reshape(passes, -1)
-    uniform = len(set(exact.multiplier)) == len(set(exact.shift)) == 1
     # Behind the weights of four channels come their constants, so that one pointer walks over all.
-    constants = [folded] if uniform else [folded, exact.multiplier, exact.shift]
-    tail = np.stack([v[channels] for v in constants], 1).astype("<i4").reshape(passes, -1)
+    shared = [len(set(column)) == 1 for column in exact.columns]
+    own = [c for c, same in zip(exact.columns, shared, strict=True) if not same]
+    tail = [v[channels] for v in own]
+    tail = np.stack(tail, 1) if own else np.empty((passes, 0, 4))
+    tail = tail.astype("<i4").reshape(passes, -1)
     stream = np.concatenate([stream, tail.view(np.int8)], 1)
     stride = stream.shape[1]
 
@@ -74,16 +73,14 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
     x = f.param("x", rows * inputs)
     w = f.param("weight", stream.size)
     args: list[int | np.ndarray] = [0, stream.reshape(-1)]
-    scalars = []
     looped = (count if inputs % LANES == 0 else count - 1) // _GROUP if count > _UNROLLED else 0
-    if uniform or looped:
-        # In memory: immediate values would be built anew in every pass, and compilers unroll a
-        # short loop whose count they know into more addresses than there are registers.
-        args.append(np.array([exact.multiplier[0], exact.shift[0], looped], np.int32))
-        p = f.param("params", 3, "int32")
-    if outputs < 4:
-        args.append(np.minimum(np.arange(4), lanes - 1).astype(np.uint32))
-        offsets = f.param("offset", 4, "uint32")
+    # In memory: immediate values would be built anew in every pass, and compilers unroll a short
+    # loop whose count they know into more addresses than there are registers.
+    common = [c[0] for c, same in zip(exact.columns, shared, strict=True) if same]
+    common += [looped] if looped else []
+    if common:
+        args.append(np.array(common, np.int32))
+        p = f.param("params", len(common), "int32")
     y = f.param("y", rows * outputs)
 
     def multiply(acc, x_at, w_at, index):
@@ -96,15 +93,14 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
             for s, v in zip(acc, vectors, strict=True)
         ]
 
-    if uniform:
-        scalars = [f.let(n, p[i]) for i, n in enumerate(("multiplier", "shift"))]
+    scalars = [f.let("param", p[i]) for i in range(sum(shared))]
     with f.loop("row", rows) as row, f.loop("channels", passes) as index:
         first = f.let("weights", index * stride)
         x_row = row * inputs
         acc = [None] * lanes
         if looped:
             sums = [f.variable(f"acc{i}", T.int32(0)) for i in range(lanes)]
-            with f.loop("group", p[2] if looped <= _HIDDEN else looped) as group:
+            with f.loop("group", p[len(scalars)] if looped <= _HIDDEN else looped) as group:
                 acc = [s.value for s in sums]
                 x_at = f.let("x_at", x_row + group * (_GROUP * LANES))
                 w_at = f.let("w_at", first + group * (_GROUP * lanes * LANES))
@@ -116,16 +112,16 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         for i in range(looped * _GROUP, count):
             acc = multiply(acc, x_row, first, i)
         value = f.let("acc", mve.vmov_s32(*(acc[min(i, lanes - 1)] for i in range(4))))
-        vectors = [
-            mve.vldrw_s32(address(w, first + (count * lanes + i) * LANES))
-            for i in range(len(constants))
-        ]
-        value = f.let("sum", mve.vadd_s32(value, vectors[0]))
-        result = exact.vector(value, *(scalars or vectors[1:]))
+        vectors = iter(
+            mve.vldrw_s32(address(w, first + (count * lanes + i) * LANES)) for i in range(len(own))
+        )
+        rest = iter(scalars)
+        columns = [next(rest if same else vectors) for same in shared]
+        result = mve.vqmovn_s32(exact.unsaturated(value, *columns))
         out = row * outputs
         if outputs < 4:
-            lanes = mve.vldrw_u32(address(offsets, 0))
-            f.do(mve.vstrb_scatter_s32(address(y, out), lanes, result))
+            places = mve.vmov_u32(*(T.uint32(min(i, lanes - 1)) for i in range(4)))
+            f.do(mve.vstrb_scatter_s32(address(y, out), places, result))
         else:
             channel = lesser(index * 4, outputs - 4) if outputs % 4 else index * 4
             f.do(mve.vstrb_s32(address(y, out + channel), result))

@@ -5,6 +5,7 @@ Reference Manual (DDI 0553), C2, and the Helium section of the Arm C Language Ex
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from tvm import ir
 from tvm.target.codegen import llvm_lookup_intrinsic_id
@@ -117,6 +118,24 @@ vldrh_s16 = _load("vldrh_s16", S16, "int16", "vldrhq_s16")
 vldrh_u16 = _load("vldrh_u16", U16, "uint16", "vldrhq_u16")
 vldrw_u32 = _load("vldrw_u32", U32, "uint32", "vldrwq_u32")
 vldrw_s32 = _load("vldrw_s32", S32, "int32", "vldrwq_s32")
+
+vldrd_s32 = _mve(
+    "vldrd_s32",
+    S32,
+    [_POINTER],
+    lambda i, p, result: T.buffer_store(result, p[i % 2], [i]),
+    "vreinterpretq_s32_s64(vldrdq_gather_offset_s64((const int64_t *)p,"
+    " vreinterpretq_u64_u32(vdupq_n_u32(0))))",
+    lambda p: T.reinterpret(
+        S32,
+        _llvm(
+            "int64x2", "arm.mve.vldr.gather.offset", p, T.Broadcast(T.int64(0), 2),
+            T.int32(64), T.int32(0), T.int32(0),
+        ),
+    ),
+    memory=("int32", 2),
+)  # fmt: skip
+"""Two int32 from a multiple of eight, twice."""
 
 vldrw_s8 = _mve(
     "vldrw_s8",
@@ -340,6 +359,30 @@ vmultiples_u16 = _multiples("vmultiples_u16", U16, "vmulq_n_u16(vidupq_n_u16(0, 
 vmultiples_u32 = _multiples("vmultiples_u32", U32, "vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)n)")
 
 
+def _halves(_, a, b, c, d, result) -> None:
+    for lane, word in enumerate((a, b, c, d)):
+        T.buffer_store(result, T.cast(word[0], "uint16"), [2 * lane])
+        T.buffer_store(result, T.cast(word[0] >> T.uint32(16), "uint16"), [2 * lane + 1])
+
+
+def _from_words(name: str, dtype: str, lane: Callable[..., None]) -> Instruction:
+    """Four words of constants, which take less than the same vector in memory."""
+    return _mve(
+        name,
+        dtype,
+        [(word, "uint32") for word in "abcd"],
+        lane,
+        f"({dtype}_t)(uint32x4_t){{a, b, c, d}}",
+        lambda *words: T.reinterpret(dtype, T.Shuffle(list(words), [0, 1, 2, 3])),
+        extent=1,
+    )
+
+
+vmov_u32 = _from_words("vmov_u32", U32, _collect)
+vmov_u16 = _from_words("vmov_u16", U16, _halves)
+"""The halves of four words, the lower first."""
+
+
 # Arithmetic on four int32.
 
 
@@ -463,6 +506,32 @@ vsign_s32 = _lanewise(
     "vshrq_n_s32(a, 31)",
     lambda a: a >> T.Broadcast(T.int32(31), 4),
 )
+
+
+@cache
+def vshl_n_s32(count: int) -> Instruction:
+    """``vshl_n_s32(a)``: a * 2^count, modulo 2^32; 0 to 31."""
+    return _lanewise(
+        f"vshl{count}_s32",
+        "a",
+        lambda a: a << T.int32(count),
+        f"vshlq_n_s32(a, {count})",
+        lambda a: a << T.Broadcast(T.int32(count), 4),
+    )
+
+
+@cache
+def vshr_n_s32(count: int) -> Instruction:
+    """``vshr_n_s32(a)``: a shifted right arithmetically; 1 to 31."""
+    return _lanewise(
+        f"vshr{count}_s32",
+        "a",
+        lambda a: a >> T.int32(count),
+        f"vshrq_n_s32(a, {count})",
+        lambda a: a >> T.Broadcast(T.int32(count), 4),
+    )
+
+
 vmin_s32 = _lanewise("vmin_s32", "a b", T.min, "vminq_s32(a, b)")
 vmax_s32 = _lanewise("vmax_s32", "a b", T.max, "vmaxq_s32(a, b)")
 
