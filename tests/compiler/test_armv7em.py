@@ -5,7 +5,6 @@ from pathlib import Path
 import batch
 import numpy as np
 import pytest
-import tflite
 from conftest import Compile, Find
 from counter import instructions
 from emulator import EmulatedModel
@@ -13,6 +12,7 @@ from host import HostModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layers import Layers
+from model_bytes import weights_bytes
 from tflite_graphs import Graph, Spec, answer
 
 from mcuforge import mlf
@@ -242,26 +242,6 @@ def test_constants_take_little_more_flash_than_the_weights(
 ) -> None:
     info = mlf.read(compiled(model, "cortex-m7-c", level)).info
     assert info["weights_bytes"] <= most * weights_bytes(find_model(model).read_bytes())
-
-
-def weights_bytes(model: bytes) -> int:
-    """Bytes of the int8 weights and int32 biases of a model, each tensor once.
-
-    Scales are not counted, though the file has one for each channel: what requantization needs is
-    part of the tenth that constants may take above the weights. Neither are tables.
-    """
-    parsed = tflite.Model.GetRootAs(model, 0)
-    graph = parsed.Subgraphs(0)
-    tensors = set()
-    for index in range(graph.OperatorsLength()):
-        operator = graph.Operators(index)
-        if parsed.OperatorCodes(operator.OpcodeIndex()).BuiltinCode() in (
-            tflite.BuiltinOperator.CONV_2D,
-            tflite.BuiltinOperator.DEPTHWISE_CONV_2D,
-            tflite.BuiltinOperator.FULLY_CONNECTED,
-        ):
-            tensors |= set(operator.InputsAsNumpy()[1:].tolist()) - {-1}
-    return sum(parsed.Buffers(graph.Tensors(t).Buffer()).DataLength() for t in tensors)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 40])
