@@ -11,6 +11,7 @@ from typing import Any
 
 from mcuforge import boards, schema
 from mcuforge.errors import ConfigError, ModelError
+from mcuforge.firmware import toolchains
 from mcuforge.models import datasets, registry
 from mcuforge.models.registry import DataSetEntry
 from mcuforge.results.records import MODES, NO_ENERGY
@@ -76,7 +77,10 @@ class Experiment:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell of the grid; toolchains that do not know a board's core are left out."""
+        """Every cell of the grid; toolchains that do not know a board's core are left out.
+
+        Also where only the installed version does not: `notes` says so.
+        """
         grid = itertools.product(
             self.config["models"],
             self.config["boards"],
@@ -84,7 +88,24 @@ class Experiment:
             self.config["opt_levels"],
         )
         types = self.inventory.types
-        return tuple(Cell(*cell) for cell in grid if cell[2] in types[cell[1]].toolchains)
+        return tuple(
+            Cell(*cell)
+            for cell in grid
+            if cell[2] in types[cell[1]].toolchains and cell[1:3] not in self._unknown_cores
+        )
+
+    @cached_property
+    def _unknown_cores(self) -> tuple[tuple[str, str], ...]:
+        """Board and toolchain where the installed one is too old, and there is another."""
+        found: list[tuple[str, str]] = []
+        for name in self.config["boards"]:
+            board = self.inventory.types[name]
+            used = [t for t in self.config["toolchains"] if t in board.toolchains]
+            known = [
+                t for t in used if t in board.zephyr_variants or toolchains.knows(t, board.core)
+            ]
+            found += [(name, t) for t in used if known and t not in known]
+        return tuple(found)
 
     @cached_property
     def results(self) -> tuple[tuple[Cell, str], ...]:
@@ -102,9 +123,13 @@ class Experiment:
     @property
     def notes(self) -> list[str]:
         """What the configuration asks for and does not get."""
+        notes = [
+            f"the installed {name} cannot compile for {self.inventory.board(board).core}: {board} "
+            "goes without"
+            for board, name in self._unknown_cores
+        ]
         if "accuracy" not in self.config["modes"]:
-            return []
-        notes = []
+            return notes
         for model in self.config["models"]:
             data_set = self.models[model].dataset
             if data_set is None:

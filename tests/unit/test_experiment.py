@@ -9,6 +9,7 @@ import yaml
 from mcuforge import provenance
 from mcuforge.errors import ConfigError
 from mcuforge.experiment import Experiment
+from mcuforge.firmware import toolchains
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -168,3 +169,20 @@ def test_digests_follow_content_and_names_only(tmp_path: Path) -> None:
     file.write_text("1")
     file.rename(tmp_path / "src" / "b.py")
     assert provenance.digest([tmp_path / "src"]) != first
+
+
+def test_a_toolchain_too_old_for_a_core_is_left_out_with_a_note(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        toolchains, "knows", lambda name, core: (name, core) != ("gcc", "cortex-m85")
+    )
+    known = experiment(boards=["mps2_an500", "mps3_an547_m85"], toolchains=["gcc", "clang"])
+    pairs = {(cell.board, cell.toolchain) for cell in known.cells}
+    assert pairs == {
+        ("mps2_an500", "gcc"), ("mps2_an500", "clang"), ("mps3_an547_m85", "clang"),
+    }  # fmt: skip
+    (note,) = known.notes
+    assert "gcc cannot compile for cortex-m85" in note
+    # Nothing else to build with: the build will say why it cannot.
+    assert experiment(boards=["mps3_an547_m85"], toolchains=["gcc"]).cells

@@ -63,7 +63,7 @@ def toolchain(name: str, core: str) -> Toolchain:
     Raises ToolError if a program is missing or does not know the core.
     """
     found = version(name)
-    core_flags = (f"-mcpu={core}", "-mthumb", f"-mfloat-abi={_float_abi(core)}")
+    core_flags = _core_flags(core)
     if name == "gcc":
         compiler = find("arm-none-eabi-gcc")
         if not _accepts(compiler, core_flags):
@@ -101,6 +101,16 @@ def toolchain(name: str, core: str) -> Toolchain:
         ("-fuse-ld=lld",),
         libraries,
     )
+
+
+def knows(name: str, core: str) -> bool:
+    """Whether the installed toolchain `name` compiles for `core`; one that is missing might."""
+    compiler = shutil.which("arm-none-eabi-gcc")
+    return name != "gcc" or compiler is None or _accepts(compiler, _core_flags(core))
+
+
+def _core_flags(core: str) -> tuple[str, ...]:
+    return (f"-mcpu={core}", "-mthumb", f"-mfloat-abi={_float_abi(core)}")
 
 
 def _float_abi(core: str) -> str:
