@@ -115,6 +115,11 @@ def test_a_flood_ends_in_bounded_memory_and_time():
         Client(Flood(lambda c: b""), "board").synchronize(5)
 
 
+def test_a_reply_of_long_lines_is_too_much_before_there_are_many():
+    with pytest.raises(BoardError, match="floods its serial port"):
+        client(lambda c: (b"x" * 4000 + b"\n") * 1100, piece=1 << 16).command("name", 20)
+
+
 def test_synchronizing_discards_everything_said_before():
     before = text("m-lap-us-3", "garbage \xff", "m-ready", "m-ready") + b"half a li"
 
