@@ -263,7 +263,7 @@ class Babble:
         return piece
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(
         st.one_of(

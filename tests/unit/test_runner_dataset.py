@@ -75,6 +75,12 @@ def test_windows_that_do_not_fit_the_model_are_refused(tmp_path):
         list(items(write(tmp_path, "a,2,1,64,4\n", a=bytes(64)), "ad01", INT8))
 
 
+def test_features_that_are_no_numbers_are_refused(tmp_path):
+    data = write(tmp_path, "a,2,1,16,4\n", a=np.float32([1, 2, 3, 4, np.nan]).tobytes())
+    with pytest.raises(ConfigError, match="a feature is no number"):
+        list(items(data, "ad01", INT8))
+
+
 def test_area_under_curve():
     labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
     assert area_under_curve(labels, scores) == 0.75

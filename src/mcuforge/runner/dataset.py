@@ -73,7 +73,10 @@ def _windows(row: Row, content: bytes, tensor: dict[str, Any]) -> Iterator[np.nd
             f"bytes and a model with {wanted // 4} inputs"
         )
     for start in range(0, len(content) - size + 1, stride):
-        yield np.frombuffer(content[start : start + size], "<f4")
+        window = np.frombuffer(content[start : start + size], "<f4")
+        if not np.isfinite(window).all():
+            raise ConfigError(f"{row.file}: a feature is no number", "it must hold float32")
+        yield window
 
 
 def quantize(features: np.ndarray, tensor: dict[str, Any]) -> bytes:
