@@ -46,10 +46,12 @@ static void run_sample(uint32_t index) {
     print_text("sample ");
     print_uint(index);
     print_text(": ");
+    print_uint(run.ticks_sum * 1000000u / port_ticks_hz());
+    print_text(" us (");
     print_uint(run.ticks_sum);
     print_text(" ticks of ");
     print_uint(port_ticks_hz());
-    print_text(" Hz, ");
+    print_text(" Hz), ");
     print_uint(run.stack_bytes);
     print_text(" bytes of stack, ");
     if (run.error || !run.stack_intact) {

@@ -11,6 +11,7 @@
 
 #include "application.h"
 #include "print.h"
+#include "ticks.h"
 
 static const struct device *const uart = DEVICE_DT_GET(DT_CHOSEN(zephyr_console));
 
@@ -18,23 +19,13 @@ static bool counts_cycles; /* the core's cycle counter counts; under QEMU it sta
 static uint32_t start_tick;
 static uint64_t start_time;
 
-/* The 64-bit value near `coarse` whose low half is `low`: right as long as `coarse` is wrong by
- * less than 2^31. */
-static uint64_t extend(uint64_t coarse, uint32_t low) {
-    return coarse + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)coarse);
-}
-
-static uint64_t scale(uint64_t value, uint32_t from_hz, uint32_t to_hz) {
-    return value / from_hz * to_hz + value % from_hz * to_hz / from_hz;
-}
-
 static uint32_t timer_hz(void) { return (uint32_t)sys_clock_hw_cycles_per_sec(); }
 
 /* Cycles of the kernel's timer since boot. Its ticks are counted in 64 bits, its cycles not with
  * every timer. */
 static uint64_t timer_cycles(void) {
     uint64_t coarse = (uint64_t)k_uptime_ticks() * (timer_hz() / CONFIG_SYS_CLOCK_TICKS_PER_SEC);
-    return extend(coarse, k_cycle_get_32());
+    return ticks_extend(coarse, k_cycle_get_32());
 }
 
 static uint32_t tick(void) {
@@ -53,12 +44,12 @@ void port_ticks_start(void) {
 uint64_t port_ticks(void) {
     uint32_t now = tick();
     uint64_t time = timer_cycles() - start_time;
-    return extend(scale(time, timer_hz(), port_ticks_hz()), now - start_tick);
+    return ticks_extend(ticks_scale(time, timer_hz(), port_ticks_hz()), now - start_tick);
 }
 
 uint32_t port_ticks_hz(void) { return counts_cycles ? (uint32_t)timing_freq_get() : timer_hz(); }
 
-uint64_t port_time_us(void) { return scale(timer_cycles(), timer_hz(), 1000000u); }
+uint64_t port_time_us(void) { return ticks_scale(timer_cycles(), timer_hz(), 1000000u); }
 
 uint32_t *port_stack_limit(void) { return (uint32_t *)k_current_get()->stack_info.start; }
 

@@ -143,7 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     project.add_argument("--platform", choices=("zephyr", "baremetal"), default="zephyr")
     project.add_argument("--board", help="of --boards; bare metal: default is the first that fits")
     project.add_argument("--toolchain", default="gcc", help="for bare metal (%(default)s)")
-    project.add_argument("--samples", type=Path, help="a .vectors.npz; default: random numbers")
+    project.add_argument(
+        "--samples",
+        type=Path,
+        help="the .tflite, or its .vectors.npz: inputs with LiteRT's answers, which the firmware "
+        "checks; default: random inputs",
+    )
     project.add_argument("--benchmark", default="", help="MLPerf Tiny's id it reports, as kws01")
     project.add_argument("--boards", type=Path, default=_BOARDS)
     project.set_defaults(run=_project)

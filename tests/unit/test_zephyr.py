@@ -1,5 +1,6 @@
 """Zephyr applications and how they are built, as far as that goes without a Zephyr tree."""
 
+import ctypes
 import dataclasses
 import os
 import shutil
@@ -8,7 +9,10 @@ import sys
 from pathlib import Path
 
 import fake_mlf
+import numpy as np
 import pytest
+import tflite_graphs
+import tiny
 import yaml
 
 from mcuforge import boards, cli, firmware
@@ -86,8 +90,9 @@ def test_known_boards_bring_their_fragments(tmp_path, archive):
     project = generate(archive, tmp_path / "app").directory
     overlay = (project / "boards" / "nucleo_h743zi_stm32h743xx.overlay").read_text()
     assert "/delete-property/ zephyr,code-partition" in overlay
-    ours = (b for b in INVENTORY.types.values() if b.platform == "zephyr")
-    known = {board.zephyr_board.replace("/", "_") for board in ours}
+    ours = [b for b in INVENTORY.types.values() if b.platform == "zephyr"]
+    names = {name for b in ours for name in (b.zephyr_board, *b.zephyr_board_before.values())}
+    known = {name.replace("/", "_") for name in names}
     assert {p.stem for p in (project / "boards").iterdir()} <= known
     for board in INVENTORY.types.values():
         for fragment in board.zephyr_fragments:
@@ -134,6 +139,46 @@ def test_samples_are_those_of_the_model(tmp_path, archive):
         )
 
 
+def test_samples_of_a_tflite_file_have_answers(tmp_path):
+    model = tmp_path / "tiny.tflite"
+    model.write_bytes(tiny.model())
+    samples = firmware.read_samples(model)
+    inputs = np.frombuffer(b"".join(samples.inputs), np.int8).reshape(-1, 1, 8, 8, 1)
+    expected = [tflite_graphs.answer(tiny.model(), [row])[0].tobytes() for row in inputs]
+    assert list(samples.outputs) == expected and len(expected) == 3
+    with pytest.raises(ConfigError, match="cannot read samples"):
+        firmware.read_samples(tmp_path / "absent.tflite")
+
+
+TICKS = """\
+#include "ticks.h"
+uint64_t extend(uint64_t coarse, uint32_t low) { return ticks_extend(coarse, low); }
+uint64_t scale(uint64_t value, uint32_t from_hz, uint32_t to_hz) {
+    return ticks_scale(value, from_hz, to_hz);
+}
+"""
+
+
+def test_counters_that_wrap_count_on(tmp_path):
+    (tmp_path / "ticks.c").write_text(TICKS)
+    command = ["gcc", "-shared", "-fPIC", "-O2", f"-I{firmware.project.DEVICE / 'zephyr'}"]
+    subprocess.run([*command, "-o", tmp_path / "t.so", tmp_path / "ticks.c"], check=True)
+    library = ctypes.CDLL(os.fspath(tmp_path / "t.so"))
+    extend, scale = library.extend, library.scale
+    extend.argtypes, extend.restype = [ctypes.c_uint64, ctypes.c_uint32], ctypes.c_uint64
+    scale.argtypes = [ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32]
+    scale.restype = ctypes.c_uint64
+    far = 1 << 31
+    for ticks in (far, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, 5 << 32, (1 << 60) + 12345):
+        for error in (0, 1, -1, 480_000, -480_000, far - 1, 1 - far):
+            assert extend(ticks + error, ticks & 0xFFFFFFFF) == ticks
+    year = 365 * 24 * 3600 * 480_000_000
+    for ticks in (0, 1, 479, (1 << 32) + 7, year):
+        for from_hz, to_hz in ((480_000_000, 1_000_000), (32768, 480_000_000), (32_000_000, 1)):
+            if ticks * to_hz // from_hz < 1 << 64:
+                assert scale(ticks, from_hz, to_hz) == ticks * to_hz // from_hz
+
+
 def test_without_a_tree_the_error_says_how_to_get_one(tmp_path, archive, monkeypatch):
     monkeypatch.delenv("ZEPHYR_BASE", raising=False)
     with pytest.raises(ConfigError, match=r"ZEPHYR_BASE.*snakemake zephyr_workspace"):
@@ -142,6 +187,32 @@ def test_without_a_tree_the_error_says_how_to_get_one(tmp_path, archive, monkeyp
     with pytest.raises(ConfigError, match="is no Zephyr tree"):
         zephyr.workspace()
     assert "is no Zephyr tree" in zephyr.version(AN500, "gcc")
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("3.7.0", "mps3/an547"),
+        ("3.7.99", "mps3/an547"),
+        ("4.0.0", "mps3/corstone300/an547"),
+        ("4.2.99", "mps3/corstone300/an547"),
+        ("10.0.0", "mps3/corstone300/an547"),
+    ],
+)
+def test_boards_are_called_what_the_tree_calls_them(tmp_path, version, name):
+    board = INVENTORY.board("zephyr_mps3_an547")
+    assert zephyr.Workspace(tmp_path, version, "").target(board) == name
+    twice = dataclasses.replace(board, zephyr_board_before={"4.0": "b", "3.6": "a", "4.1": "c"})
+    names = [zephyr.Workspace(tmp_path, v, "").target(twice) for v in ("3.5.0", "3.7.0", "4.0.1")]
+    assert names == ["a", "b", "c"]
+
+
+def test_the_name_in_an_older_tree_goes_to_west(west, tree, tmp_path, archive):
+    west("exit 1")
+    board = INVENTORY.board("zephyr_mps3_an547")
+    with pytest.raises(ToolError):
+        firmware.build(archive, board, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+    assert west.calls()[0].startswith(f"{tree} build --board mps3/an547 ")
 
 
 def test_provenance_is_version_and_commit(tree):
@@ -168,7 +239,9 @@ def test_provenance_is_version_and_commit(tree):
 def test_west_builds_for_the_board_with_the_toolchain(west, tmp_path, toolchain, settings):
     west("")
     board = dataclasses.replace(NUCLEO, zephyr_fragments=("weights-dtcm.conf", "x.overlay"))
-    command = zephyr.build_command(tmp_path, board, toolchain, enlarged=False)
+    command = zephyr.build_command(
+        tmp_path, board, "nucleo_h743zi/stm32h743xx", toolchain, enlarged=False
+    )
     assert command[1:4] == ["build", "--board", "nucleo_h743zi/stm32h743xx"]
     for setting in settings:
         assert any(word.startswith(setting) for word in command)
@@ -180,20 +253,52 @@ def test_west_builds_for_the_board_with_the_toolchain(west, tmp_path, toolchain,
 def test_the_sdk_is_a_variant(west, tmp_path):
     west("")
     board = dataclasses.replace(AN500, zephyr_variants={"gcc": "zephyr"})
-    command = zephyr.build_command(tmp_path, board, "gcc", enlarged=True)
+    command = zephyr.build_command(tmp_path, board, "mps2/an500", "gcc", enlarged=True)
     assert "-DZEPHYR_TOOLCHAIN_VARIANT=zephyr" in command
     assert not any("GNUARMEMB" in word for word in command)
     assert any(word.startswith("-DCONFIG_FLASH_SIZE=") for word in command)
 
 
-def test_gcc_12_cannot_build_for_cortex_m85_and_says_so(west, tmp_path):
-    west("")
+def test_gcc_12_cannot_build_for_cortex_m85_and_says_so():
     try:
-        zephyr.build_command(tmp_path, INVENTORY.board("ek_ra8m1"), "gcc", enlarged=False)
+        zephyr.toolchain_settings(INVENTORY.board("ek_ra8m1"), "gcc")
     except ToolError as error:
         assert "cortex-m85" in str(error) and "gcc >= 13 or toolchain clang" in str(error)
     else:
         assert int(firmware.toolchain_version("gcc").split()[1].split(".")[0]) >= 13
+
+
+# What CMake prints, indented and wrapped as it does.
+NO_SDK = """\
+CMake Error at /zephyr/cmake/modules/FindZephyr-sdk.cmake:159 (find_package):
+  Could not find a package configuration file provided by "Zephyr-sdk"
+  (requested version 0.16) with any of the following names:
+
+    Zephyr-sdkConfig.cmake
+
+-- Configuring incomplete, errors occurred!
+FATAL ERROR: command exited with status 1: /usr/bin/cmake
+"""
+NO_BOARD = """\
+CMake Error at /zephyr/cmake/modules/boards.cmake:285 (message):
+  Board qualifiers `/an500` for board `mps2` not found.  Please specify a
+  valid board target.
+
+FATAL ERROR: command exited with status 1: /usr/bin/cmake
+"""
+
+
+def test_without_the_sdk_the_error_says_so(west, tree, tmp_path, archive):
+    west(f"cat <<'END'\n{NO_SDK}END\nexit 1")
+    board = dataclasses.replace(AN500, zephyr_variants={"gcc": "zephyr"})
+    with pytest.raises(ToolError, match=r"^Zephyr's SDK not found \(.*ZEPHYR_SDK_INSTALL_DIR"):
+        firmware.build(archive, board, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+
+
+def test_what_cmake_refuses_is_said_in_its_words(west, tree, tmp_path, archive):
+    west(f"cat <<'END'\n{NO_BOARD}END\nexit 1")
+    with pytest.raises(ToolError, match=r"failed: Board qualifiers .* valid board target\."):
+        firmware.build(archive, AN500, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
 
 
 def test_a_failed_build_says_why(west, tree, tmp_path, archive):
@@ -266,7 +371,12 @@ def test_a_workspace_has_only_the_modules_the_boards_need(tmp_path, monkeypatch)
         "GIT_CONFIG_VALUE_0": "https://github.com/zephyrproject-rtos/",
     }.items():
         monkeypatch.setenv(key, value)
-    workspace = tmp_path / "workspace"
+    workspace, module = tmp_path / "workspace", remote / "hal_stm32"
+    module.rename(remote / "hidden")
+    with pytest.raises(ToolError, match=r"^west update failed: .*hal_stm32"):
+        zephyr.create_workspace(workspace, ["hal_stm32"], tmp_path / "log")
+    assert not workspace.exists()
+    (remote / "hidden").rename(module)
     for _ in range(2):  # the second time there is nothing to do
         zephyr.create_workspace(workspace, ["hal_stm32"], tmp_path / "log")
         assert {p.name for p in (workspace / "modules").iterdir()} == set(modules) - {"hal_nxp"}

@@ -87,8 +87,9 @@ def test_as_on_bare_metal(built, model, tmp_path, benchmark, board, toolchain):
     performance, reference = (runner.measure(mode="performance", **a) for a in (zephyr, bare))
     assert performance.status == "ok" and performance.exact
     assert performance.instructions == pytest.approx(reference.instructions, rel=0.03)
-    # An interrupt of the timer may have put its frame on the stack meanwhile.
-    assert 0 <= performance.stack_bytes - reference.stack_bytes <= 128
+    # An interrupt of the timer may have put its frame on the stack meanwhile; what calls the model
+    # aligns the stack as it pleases.
+    assert -16 <= performance.stack_bytes - reference.stack_bytes <= 128
     accuracy, reference = (
         runner.measure(mode="accuracy", dataset=dataset, **a) for a in (zephyr, bare)
     )

@@ -1,7 +1,9 @@
 """The Zephyr port, with a model of a few lines: exact, timed, and faults are reported."""
 
 import dataclasses
+import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -100,6 +102,59 @@ def test_the_same_inputs_give_the_same_bytes(built, archive, tmp_path):
     firmware.build(archive, first.board, "gcc", elf, size)
     assert elf.read_bytes() == first.elf.read_bytes()
     assert size.read_bytes() == first.size_json.read_bytes()
+
+
+def settings(cell):
+    """Kconfig's symbols of a build that are set."""
+    lines = (cell.project / "build" / "zephyr" / ".config").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_"))
+
+
+def flags_of(cell, name):
+    """The compiler's command line for one source file."""
+    commands = json.loads((cell.project / "build" / "compile_commands.json").read_text())
+    (entry,) = (entry for entry in commands if entry["file"].endswith(name))
+    return entry["command"].split()
+
+
+# What docs/boards.md says is on by default.
+COMMON = ("FPU", "FPU_SHARING", "ICACHE", "DCACHE", "CACHE_MANAGEMENT", "CORTEX_M_DWT")
+ON = {
+    ("nucleo_h743zi", "gcc"): (*COMMON, "MPU_STACK_GUARD", "SIZE_OPTIMIZATIONS"),
+    ("nucleo_h743zi", "clang"): (*COMMON, "MPU_STACK_GUARD", "SIZE_OPTIMIZATIONS_AGGRESSIVE"),
+    ("ek_ra8m1", "clang"): (*COMMON, "ARMV8_1_M_MVEI", "ARMV8_1_M_MVEF", "BUILTIN_STACK_GUARD"),
+}
+
+
+@pytest.mark.parametrize(("board", "toolchain"), ON)
+def test_nothing_is_left_slow(built, archive, board, toolchain):
+    cell = built(archive, board, toolchain)
+    config = settings(cell)
+    assert {name: config.get(f"CONFIG_{name}") for name in ON[board, toolchain]} == dict.fromkeys(
+        ON[board, toolchain], "y"
+    )
+    assert int(config["CONFIG_SYS_CLOCK_HW_CYCLES_PER_SEC"]) == cell.board.clock_hz == 480_000_000
+    flags = flags_of(cell, "tvmgen_tiny.c")
+    assert [flag for flag in flags if flag.startswith("-O")][-1] == "-O3"
+    assert [flag for flag in flags if flag.startswith("-mcpu=")][-1] == f"-mcpu={cell.board.core}"
+    assert "-O3" not in flags_of(cell, "kernel/timer.c")
+    # The firmware may fill the whole flash, not one partition.
+    flash, kilobytes = cell.board.memory("code"), int(config["CONFIG_FLASH_SIZE"])
+    assert kilobytes << 10 == flash.size
+    assert config["CONFIG_FLASH_LOAD_OFFSET"] in ("0", "0x0")
+    script = (cell.project / "build" / "zephyr" / "linker.cmd").read_text()
+    region = rf"FLASH \(rx\) : ORIGIN = \({flash.origin:#x} \+ 0x0\), "
+    assert re.search(rf"{region}LENGTH = \({kilobytes} \* 1024 - 0x0 - 0x0\)", script)
+
+
+def test_helium_is_used(built, archive):
+    """The kernels' object has instructions of Helium: the compiler is told of the true core."""
+    cell = built(archive, "ek_ra8m1", "clang")
+    (model,) = (cell.project / "build").rglob("tvmgen_tiny.c.obj")
+    dump = subprocess.run(
+        ["llvm-objdump-19", "-d", str(model)], check=True, capture_output=True, text=True
+    ).stdout
+    assert re.search(r"\tvml[ad]+a?v", dump)
 
 
 def test_placement_in_tightly_coupled_memories(built, archive):

@@ -44,6 +44,7 @@ class Board:
         runners: programs that can flash the board, the default first; empty when emulated.
         flash_origin, flash_args: what those programs are told.
         zephyr_board: Zephyr's board target, as in ``mps2/an500``.
+        zephyr_board_before: what it was called before a release, as in ``{"4.0": "mps3/an547"}``.
         zephyr_variants: Zephyr's name of toolchains, where it is not the usual one.
         zephyr_fragments: files of device/zephyr/fragments that go into the build.
         zephyr_modules: modules of Zephyr's manifest the board needs, besides CMSIS.
@@ -65,6 +66,7 @@ class Board:
     flash_origin: int = 0
     flash_args: dict[str, str] = field(default_factory=dict)
     zephyr_board: str = ""
+    zephyr_board_before: dict[str, str] = field(default_factory=dict)
     zephyr_variants: dict[str, str] = field(default_factory=dict)
     zephyr_fragments: tuple[str, ...] = ()
     zephyr_modules: tuple[str, ...] = ()
@@ -223,6 +225,7 @@ def _board(name: str, entry: dict[str, Any], source: str) -> Board:
         flash_origin=entry.get("flash_origin", 0),
         flash_args=flash_args,
         zephyr_board=entry.get("zephyr_board", ""),
+        zephyr_board_before=entry.get("zephyr_board_before", {}),
         zephyr_variants=entry.get("zephyr_variants", {}),
         zephyr_fragments=tuple(entry.get("zephyr_fragments", ())),
         zephyr_modules=tuple(entry.get("zephyr_modules", ())),

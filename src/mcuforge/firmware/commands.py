@@ -1,5 +1,6 @@
 """Runs the programs that build firmware."""
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,8 @@ _TIMEOUT_S = 1800
 _LAST_LINES = 12
 # What else goes wrong once a memory is too small.
 _CONSEQUENCES = ("command failed with exit code", "ld returned", "overflowed")
+# West's last words, whatever the build said before.
+_REPEATED = "FATAL ERROR: command exited"
 
 
 class TooLargeError(ToolError):
@@ -21,6 +24,7 @@ def run(
     *,
     environment: dict[str, str] | None = None,
     directory: Path | None = None,
+    task: str = "firmware build",
 ) -> None:
     """Run one program to its end.
 
@@ -28,6 +32,7 @@ def run(
         log: what it prints is appended to it.
         environment: its whole environment; by default this process's.
         directory: where it runs; by default here.
+        task: what an error says has failed.
 
     Raises TooLargeError if a linker says that a memory is too small, ToolError for anything else.
     """
@@ -51,13 +56,22 @@ def run(
     if done.returncode == 0:
         return
     lines = done.stdout.strip().splitlines() or ["it printed nothing"]
-    errors = [line for line in lines if "error: " in line.lower()]
+    errors = [line for line in lines if "error: " in line.lower() and _REPEATED not in line]
     # GNU ld: "region `X' overflowed by N bytes"; lld: "will not fit in region 'X': overflowed ..."
     if any("overflowed by" in line for line in lines) and not any(
         ": error: " in line for line in errors if not any(c in line for c in _CONSEQUENCES)
     ):
         raise TooLargeError("firmware does not fit")
     raise ToolError(
-        f"firmware build failed: {(errors or lines[-1:])[0].strip()}",
+        f"{task} failed: {(errors or _cmake_error(lines) or lines[-1:])[0].strip()}",
         f"see {log}" if log else " | ".join(lines[-_LAST_LINES:]),
     )
+
+
+def _cmake_error(lines: list[str]) -> list[str]:
+    """The first paragraph of the first error CMake reports, as one line, if there is one."""
+    rest = itertools.dropwhile(lambda line: not line.startswith("CMake Error"), lines)
+    _, rest = next(rest, None), (line.strip() for line in rest)
+    told = itertools.dropwhile(lambda line: not line, rest)
+    paragraph = " ".join(itertools.takewhile(bool, told))
+    return [paragraph] if paragraph else []

@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from mcuforge.boards import Board
 from mcuforge.errors import ConfigError, ModelError
 from mcuforge.firmware.size import Usage
 from mcuforge.firmware.toolchains import Toolchain
+from mcuforge.models import vectors
+from mcuforge.models.describe import describe
 
 DEVICE = Path(__file__).parents[3] / "device"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -114,9 +117,10 @@ def generate(
         "baud": baud,
         "profile": profile,
         "lengths": {memory.name: memory.size for memory in board.memories},
-        "compiler": toolchain.compiler,
-        "archiver": toolchain.archiver,
-        "ranlib": toolchain.ranlib,
+        # By name: the project builds wherever these are on PATH.
+        "compiler": Path(toolchain.compiler).name,
+        "archiver": Path(toolchain.archiver).name,
+        "ranlib": Path(toolchain.ranlib).name,
         "flags": toolchain.flags,
         "link_flags": toolchain.link_flags,
         "libraries": toolchain.libraries,
@@ -238,8 +242,17 @@ def random_samples(info: dict[str, Any]) -> Samples:
 
 
 def read_samples(path: Path) -> Samples:
-    """The first vectors of a ``.vectors.npz`` file: inputs, and outputs of the oracle."""
+    """Random inputs and the oracle's outputs: from a ``.vectors.npz`` file or, new, of a model.
+
+    Args:
+        path: the former, or the ``.tflite`` file that was compiled.
+    """
     try:
+        if path.suffix == ".tflite":
+            with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
+                written = Path(directory) / "vectors.npz"
+                vectors.write(describe(path.read_bytes(), path.stem), path, written)
+                return read_samples(written)
         with np.load(path, allow_pickle=False) as arrays:
             inputs, outputs = arrays["inputs"][:_SAMPLES], arrays["outputs"][:_SAMPLES]
     except (OSError, ValueError, KeyError) as error:

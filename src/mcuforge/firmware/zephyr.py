@@ -27,6 +27,10 @@ _HINT = (
     "set ZEPHYR_BASE, or zephyr_base in the configuration, to the directory zephyr of a west "
     "workspace; `snakemake zephyr_workspace` makes one, docs/boards.md says more"
 )
+_SDK_HINT = (
+    "install it as Zephyr's documentation says, set ZEPHYR_SDK_INSTALL_DIR if it is in none of the "
+    "usual places; without zephyr_variants in boards.yaml gcc-arm-none-eabi does as well"
+)
 # What every Cortex-M needs of Zephyr's modules.
 _MODULES = ("cmsis", "cmsis_6")
 # Kilobytes a firmware that does not fit is linked with, to know by how much.
@@ -51,6 +55,16 @@ class Workspace:
 
     def __str__(self) -> str:
         return f"zephyr {self.version} {self.commit}".rstrip()
+
+    def target(self, board: Board) -> str:
+        """What this tree calls a board: before the release that renamed it, it has an old name."""
+        renamed = {_release(key): name for key, name in board.zephyr_board_before.items()}
+        later = [release for release in renamed if _release(self.version) < release]
+        return renamed[min(later)] if later else board.zephyr_board
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def workspace(base: str | os.PathLike[str] | None = None) -> Workspace:
@@ -77,7 +91,8 @@ def announce(base: str | None, own: Path) -> None:
         base: the tree, as configured; by default what ZEPHYR_BASE says already.
         own: the workspace `create_workspace` makes, taken where nobody says anything.
     """
-    found = base or os.environ.get("ZEPHYR_BASE") or (own / "zephyr" if own.is_dir() else None)
+    tree = own / "zephyr"
+    found = base or os.environ.get("ZEPHYR_BASE") or (tree if tree.is_dir() else None)
     if found:
         os.environ["ZEPHYR_BASE"] = os.fspath(Path(found).resolve())
 
@@ -86,18 +101,30 @@ def create_workspace(directory: Path, modules: Iterable[str], log: Path | None =
     """Get the pinned Zephyr with only the modules asked for, or bring it up to date. Needs network.
 
     Args:
-        directory: becomes the west workspace; the tree is ``zephyr`` in it.
+        directory: becomes the west workspace; the tree is ``zephyr`` in it. While it is incomplete,
+            its name ends in ``.part``: what fails leaves no workspace, and is continued next time.
         modules: names of Zephyr's manifest; CMSIS is always there.
         log: receives what west prints.
+
+    Raises ToolError if west is missing or fails.
     """
-    manifest = directory / "manifest" / "west.yml"
+    program = west()
+    part = directory.with_name(f"{directory.name}.part")
+    if (directory / ".west").is_dir():
+        directory.rename(part)
+    manifest = part / "manifest" / "west.yml"
     template = projects.environment().get_template("zephyr/west.yml.j2")
     files.write(manifest, template.render(modules=sorted({*_MODULES, *modules})))
-    program = west()
-    if not (directory / ".west").is_dir():
-        commands.run([program, "init", "--local", os.fspath(manifest.parent)], log)
+    if not (part / ".west").is_dir():
+        commands.run(
+            [program, "init", "--local", os.fspath(manifest.parent)], log, task="west init"
+        )
     update = [program, "update", "--narrow", "--fetch-opt=--depth=1"]
-    commands.run(update, log, directory=directory)
+    commands.run(update, log, directory=part, task="west update")
+    for empty in (directory / manifest.parent.name, directory):  # Snakemake makes them
+        if empty.is_dir():
+            empty.rmdir()
+    part.rename(directory)
 
 
 @functools.cache
@@ -208,10 +235,13 @@ def west() -> str:
     return path
 
 
-def build_command(project: Path, board: Board, toolchain: str, *, enlarged: bool) -> list[str]:
+def build_command(
+    project: Path, board: Board, target: str, toolchain: str, *, enlarged: bool
+) -> list[str]:
     """The command line of west that builds a generated project into ``build``.
 
     Args:
+        target: what the tree calls the board.
         enlarged: link as if flash and RAM were large enough for everything.
     """
     fragments = [os.fspath(project / "fragments" / name) for name in board.zephyr_fragments]
@@ -224,7 +254,7 @@ def build_command(project: Path, board: Board, toolchain: str, *, enlarged: bool
         settings["EXTRA_DTC_OVERLAY_FILE"] = ";".join(overlays)
     if enlarged:
         settings["CONFIG_FLASH_SIZE"] = settings["CONFIG_SRAM_SIZE"] = str(_ENLARGED_KB)
-    command = [west(), "build", "--board", board.zephyr_board]
+    command = [west(), "build", "--board", target]
     command += ["--build-dir", os.fspath(project / "build"), "--pristine", "auto"]
     command += [os.fspath(project), "--", "-GNinja"]
     return command + [f"-D{name}={value}" for name, value in settings.items()]
@@ -242,6 +272,7 @@ def build(
 ) -> Built:
     """Generate the application in the empty directory `root` and build it there."""
     found = workspace()
+    target = found.target(board)
     tools = toolchain_version(board, toolchain)
     generated = generate(
         mlf,
@@ -250,24 +281,29 @@ def build(
         vendor=vendor,
         profile=profile,
         stack_bytes=board.stack_bytes,
-        tools=(tools, str(found), board.zephyr_board, *board.zephyr_fragments),
+        tools=(tools, str(found), target, *board.zephyr_fragments),
     )
+
+    def west_build(*, enlarged: bool) -> None:
+        command = build_command(root, board, target, toolchain, enlarged=enlarged)
+        environment = {**os.environ, "ZEPHYR_BASE": os.fspath(found.base)}
+        commands.run(command, log, environment=environment, directory=root)
+
     enlarged = False
     try:
-        _west(build_command(root, board, toolchain, enlarged=False), found, root, log)
+        west_build(enlarged=False)
     except commands.TooLargeError:
         enlarged = True
         shutil.rmtree(root / "build")
-        _west(build_command(root, board, toolchain, enlarged=True), found, root, log)
+        west_build(enlarged=True)
+    except ToolError as error:
+        if '"Zephyr-sdk"' in str(error):
+            raise ToolError("Zephyr's SDK not found", _SDK_HINT) from error
+        raise
     elf = root / "build" / "firmware.elf"
     _strip(root / "build", elf, log)
     used = usage(root / "build", board, generated.info["weights_bytes"], enlarged=enlarged)
     return Built(generated, elf, used, tools)
-
-
-def _west(command: list[str], found: Workspace, directory: Path, log: Path | None) -> None:
-    environment = {**os.environ, "ZEPHYR_BASE": os.fspath(found.base)}
-    commands.run(command, log, environment=environment, directory=directory)
 
 
 def toolchain_version(board: Board, toolchain: str) -> str:
