@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mcuforge.firmware import zephyr
+from mcuforge.firmware import workspace
 from mcuforge.jobs import job
 
 with job(snakemake.log[0]):
     manifest = Path(snakemake.output[0])
-    zephyr.create_workspace(manifest.parents[1], snakemake.params.modules, Path(snakemake.log[0]))
+    workspace.create(manifest.parents[1], snakemake.params.modules, Path(snakemake.log[0]))

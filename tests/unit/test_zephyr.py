@@ -17,7 +17,7 @@ import yaml
 
 from mcuforge import boards, cli, firmware
 from mcuforge.errors import ConfigError, ToolError
-from mcuforge.firmware import zephyr
+from mcuforge.firmware import workspace, zephyr
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 NUCLEO = INVENTORY.board("nucleo_h743zi")
@@ -185,7 +185,7 @@ def test_without_a_tree_the_error_says_how_to_get_one(tmp_path, archive, monkeyp
         firmware.build(archive, AN500, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
     monkeypatch.setenv("ZEPHYR_BASE", str(tmp_path))
     with pytest.raises(ConfigError, match="is no Zephyr tree"):
-        zephyr.workspace()
+        workspace.find()
     assert "is no Zephyr tree" in zephyr.version(AN500, "gcc")
 
 
@@ -201,9 +201,11 @@ def test_without_a_tree_the_error_says_how_to_get_one(tmp_path, archive, monkeyp
 )
 def test_boards_are_called_what_the_tree_calls_them(tmp_path, version, name):
     board = INVENTORY.board("zephyr_mps3_an547")
-    assert zephyr.Workspace(tmp_path, version, "").target(board) == name
+    assert workspace.Workspace(tmp_path, version, "").target(board) == name
     twice = dataclasses.replace(board, zephyr_board_before={"4.0": "b", "3.6": "a", "4.1": "c"})
-    names = [zephyr.Workspace(tmp_path, v, "").target(twice) for v in ("3.5.0", "3.7.0", "4.0.1")]
+    names = [
+        workspace.Workspace(tmp_path, v, "").target(twice) for v in ("3.5.0", "3.7.0", "4.0.1")
+    ]
     assert names == ["a", "b", "c"]
 
 
@@ -216,17 +218,17 @@ def test_the_name_in_an_older_tree_goes_to_west(west, tree, tmp_path, archive):
 
 
 def test_provenance_is_version_and_commit(tree):
-    assert str(zephyr.workspace()) == "zephyr 3.7.1"
+    assert str(workspace.find()) == "zephyr 3.7.1"
     git = ["git", "-C", str(tree), "-c", "user.name=n", "-c", "user.email=e@example.com"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "1"]):
         subprocess.run([*git, *command], check=True)
-    zephyr._commit.cache_clear()
-    found = zephyr.workspace()
+    workspace._commit.cache_clear()
+    found = workspace.find()
     assert len(found.commit) == 12 and str(found) == f"zephyr 3.7.1 {found.commit}"
     assert zephyr.version(NUCLEO, "clang") == f"{found}, llvm"
     tree.joinpath("VERSION").open("a").write("\n")
-    zephyr._commit.cache_clear()
-    assert zephyr.workspace().commit == f"{found.commit}-dirty"
+    workspace._commit.cache_clear()
+    assert workspace.find().commit == f"{found.commit}-dirty"
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,17 @@ def test_the_sdk_is_a_variant(west, tmp_path):
     assert "-DZEPHYR_TOOLCHAIN_VARIANT=zephyr" in command
     assert not any("GNUARMEMB" in word for word in command)
     assert any(word.startswith("-DCONFIG_FLASH_SIZE=") for word in command)
+
+
+def test_the_version_of_the_sdk_is_provenance(tree, tmp_path, monkeypatch):
+    board = dataclasses.replace(AN500, zephyr_variants={"gcc": "zephyr"})
+    monkeypatch.delenv("ZEPHYR_SDK_INSTALL_DIR", raising=False)
+    assert zephyr.toolchain_version(board, "gcc") == "gcc of Zephyr SDK"
+    (tmp_path / "sdk_version").write_text("0.17.4\n")
+    monkeypatch.setenv("ZEPHYR_SDK_INSTALL_DIR", str(tmp_path))
+    assert zephyr.toolchain_version(board, "gcc") == "gcc of Zephyr SDK 0.17.4"
+    assert zephyr.version(board, "gcc").endswith(", Zephyr SDK 0.17.4")
+    assert "SDK" not in zephyr.version(AN500, "gcc")
 
 
 def test_gcc_12_cannot_build_for_cortex_m85_and_says_so():
@@ -325,7 +338,7 @@ def test_without_west_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(ToolError, match="make zephyr"):
-        zephyr.west()
+        workspace.west()
 
 
 def repository(path, content, tag=""):
@@ -362,7 +375,7 @@ def test_a_workspace_has_only_the_modules_the_boards_need(tmp_path, monkeypatch)
     version = "VERSION_MAJOR = 4\nVERSION_MINOR = 2\nPATCHLEVEL = 0\n"
     content = {"west.yml": yaml.safe_dump(manifest), "VERSION": version}
     revision = yaml.safe_load(
-        (zephyr.projects.TEMPLATES / "zephyr" / "west.yml.j2").read_text().split("import:")[0]
+        (firmware.project.TEMPLATES / "zephyr" / "west.yml.j2").read_text().split("import:")[0]
     )["manifest"]["projects"][0]["revision"]
     repository(remote / "zephyr", content, tag=revision)
     for key, value in {
@@ -371,16 +384,16 @@ def test_a_workspace_has_only_the_modules_the_boards_need(tmp_path, monkeypatch)
         "GIT_CONFIG_VALUE_0": "https://github.com/zephyrproject-rtos/",
     }.items():
         monkeypatch.setenv(key, value)
-    workspace, module = tmp_path / "workspace", remote / "hal_stm32"
+    directory, module = tmp_path / "workspace", remote / "hal_stm32"
     module.rename(remote / "hidden")
     with pytest.raises(ToolError, match=r"^west update failed: .*hal_stm32"):
-        zephyr.create_workspace(workspace, ["hal_stm32"], tmp_path / "log")
-    assert not workspace.exists()
+        workspace.create(directory, ["hal_stm32"], tmp_path / "log")
+    assert not directory.exists()
     (remote / "hidden").rename(module)
     for _ in range(2):  # the second time there is nothing to do
-        zephyr.create_workspace(workspace, ["hal_stm32"], tmp_path / "log")
-        assert {p.name for p in (workspace / "modules").iterdir()} == set(modules) - {"hal_nxp"}
-        assert str(zephyr.workspace(workspace / "zephyr")).startswith("zephyr 4.2.0 ")
+        workspace.create(directory, ["hal_stm32"], tmp_path / "log")
+        assert {p.name for p in (directory / "modules").iterdir()} == set(modules) - {"hal_nxp"}
+        assert str(workspace.find(directory / "zephyr")).startswith("zephyr 4.2.0 ")
 
 
 def test_the_command_writes_projects(tmp_path, archive, monkeypatch, capsys):

@@ -49,7 +49,7 @@ def test_firmware_is_built_again_when_the_tree_changes(
     programs.mkdir()
     (programs / "west").write_text(WEST)
     (programs / "west").chmod(0o755)
-    fresh.edit("src/mcuforge/firmware/zephyr.py", "Path(sys.executable).parent", f'"{programs}"')
+    fresh.edit("src/mcuforge/firmware/workspace.py", "Path(sys.executable).parent", f'"{programs}"')
     fresh.run(CELL, "--config", f"zephyr_base={tree}")
     assert (fresh.path / CELL).stat().st_size > 0
 

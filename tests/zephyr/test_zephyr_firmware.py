@@ -14,8 +14,8 @@ from elftools.elf.elffile import ELFFile
 
 from mcuforge import boards, firmware, runner
 from mcuforge.boards import flashing
-from mcuforge.errors import BoardError
-from mcuforge.firmware import commands, zephyr
+from mcuforge.errors import BoardError, ToolError
+from mcuforge.firmware import commands, workspace, zephyr
 from mcuforge.runner.device import Device
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
@@ -157,6 +157,17 @@ def test_helium_is_used(built, archive):
     assert re.search(r"\tvml[ad]+a?v", dump)
 
 
+def test_without_the_sdk_the_error_says_so(archive, tmp_path, monkeypatch):
+    monkeypatch.delenv("ZEPHYR_SDK_INSTALL_DIR", raising=False)
+    board = dataclasses.replace(INVENTORY.board(EMULATED[0]), zephyr_variants={"gcc": "zephyr"})
+    try:
+        firmware.build(archive, board, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+    except ToolError as error:
+        assert str(error).startswith("Zephyr's SDK not found (install it")
+    else:
+        assert "of Zephyr SDK" in (tmp_path / "s.json").read_text()
+
+
 def test_placement_in_tightly_coupled_memories(built, archive):
     board = dataclasses.replace(
         INVENTORY.board("nucleo_h743zi"),
@@ -207,7 +218,7 @@ def test_a_standalone_application_builds_by_hand(archive, vectors, tmp_path, boa
         )
         arguments = ["--", "-DEXTRA_CONF_FILE=" + ";".join(f"fragments/{o}" for o in options)]
     commands.run(
-        [zephyr.west(), "build", "--board", board.zephyr_board, *arguments],
+        [workspace.west(), "build", "--board", board.zephyr_board, *arguments],
         environment=os.environ | settings,
         directory=project,
     )

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent / "src"))
 from mcuforge import firmware, jobs, provenance
 from mcuforge.errors import McuforgeError, ToolError
 from mcuforge.experiment import Experiment
-from mcuforge.firmware import zephyr
+from mcuforge.firmware import workspace, zephyr
 
 jobs.announce()
 
@@ -131,7 +131,7 @@ if workflow.is_main_process:
 
 EXPERIMENT = load_experiment()
 ZEPHYR_WORKSPACE = Path("zephyr-workspace")
-zephyr.announce(config.get("zephyr_base"), ZEPHYR_WORKSPACE)
+workspace.announce(config.get("zephyr_base"), ZEPHYR_WORKSPACE)
 CONDA = "../../envs/environment.yaml"
 BOARD_SHARES = 60  # the limit of each type in the default profile
 

@@ -1,142 +1,30 @@
 """Firmware as a Zephyr application: the project, its build by west, and its size."""
 
-import functools
 import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
-from mcuforge import files
 from mcuforge.boards import Board, Memory
 from mcuforge.errors import ConfigError, ToolError
-from mcuforge.firmware import commands, toolchains
+from mcuforge.firmware import commands, toolchains, workspace
 from mcuforge.firmware import project as projects
 from mcuforge.firmware.project import DEVICE, Built, Project, Samples
 from mcuforge.firmware.size import Usage
 
 # Zephyr's name of each toolchain, where a board does not say otherwise.
 VARIANTS = {"gcc": "gnuarmemb", "clang": "llvm", "tvm-llvm": "llvm"}
-_HINT = (
-    "set ZEPHYR_BASE, or zephyr_base in the configuration, to the directory zephyr of a west "
-    "workspace; `snakemake zephyr_workspace` makes one, docs/boards.md says more"
-)
 _SDK_HINT = (
     "install it as Zephyr's documentation says, set ZEPHYR_SDK_INSTALL_DIR if it is in none of the "
     "usual places; without zephyr_variants in boards.yaml gcc-arm-none-eabi does as well"
 )
-# What every Cortex-M needs of Zephyr's modules.
-_MODULES = ("cmsis", "cmsis_6")
 # Kilobytes a firmware that does not fit is linked with, to know by how much.
 _ENLARGED_KB = 256 << 10
 # Where RAM starts in the memory map of every Cortex-M; ITCM and flash lie below.
 _RAM = 0x20000000
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """A Zephyr tree inside a west workspace.
-
-    Attributes:
-        base: the tree, what ZEPHYR_BASE names.
-        version: as in ``4.2.99``.
-        commit: 12 hex digits, with ``-dirty`` if files differ from it; empty without git.
-    """
-
-    base: Path
-    version: str
-    commit: str
-
-    def __str__(self) -> str:
-        return f"zephyr {self.version} {self.commit}".rstrip()
-
-    def target(self, board: Board) -> str:
-        """What this tree calls a board: before the release that renamed it, it has an old name."""
-        renamed = {_release(key): name for key, name in board.zephyr_board_before.items()}
-        later = [release for release in renamed if _release(self.version) < release]
-        return renamed[min(later)] if later else board.zephyr_board
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
-
-
-def workspace(base: str | os.PathLike[str] | None = None) -> Workspace:
-    """The Zephyr tree at `base`, by default at the environment's ZEPHYR_BASE.
-
-    Raises ConfigError, which says how to get one, if there is none.
-    """
-    name = base or os.environ.get("ZEPHYR_BASE", "")
-    if not name:
-        raise ConfigError("this board's firmware needs a Zephyr workspace", _HINT)
-    path = Path(name).expanduser().resolve()
-    try:
-        fields = dict(re.findall(r"(?m)^(\w+) *= *(\w+)", (path / "VERSION").read_text()))
-        version = ".".join(fields[key] for key in ("VERSION_MAJOR", "VERSION_MINOR", "PATCHLEVEL"))
-    except (OSError, KeyError) as error:
-        raise ConfigError(f"{path} is no Zephyr tree", _HINT) from error
-    return Workspace(path, version, _commit(path))
-
-
-def announce(base: str | None, own: Path) -> None:
-    """Tell the steps this process is going to start where the Zephyr tree is.
-
-    Args:
-        base: the tree, as configured; by default what ZEPHYR_BASE says already.
-        own: the workspace `create_workspace` makes, taken where nobody says anything.
-    """
-    tree = own / "zephyr"
-    found = base or os.environ.get("ZEPHYR_BASE") or (tree if tree.is_dir() else None)
-    if found:
-        os.environ["ZEPHYR_BASE"] = os.fspath(Path(found).resolve())
-
-
-def create_workspace(directory: Path, modules: Iterable[str], log: Path | None = None) -> None:
-    """Get the pinned Zephyr with only the modules asked for, or bring it up to date. Needs network.
-
-    Args:
-        directory: becomes the west workspace; the tree is ``zephyr`` in it. While it is incomplete,
-            its name ends in ``.part``: what fails leaves no workspace, and is continued next time.
-        modules: names of Zephyr's manifest; CMSIS is always there.
-        log: receives what west prints.
-
-    Raises ToolError if west is missing or fails.
-    """
-    program = west()
-    part = directory.with_name(f"{directory.name}.part")
-    if (directory / ".west").is_dir():
-        directory.rename(part)
-    manifest = part / "manifest" / "west.yml"
-    template = projects.environment().get_template("zephyr/west.yml.j2")
-    files.write(manifest, template.render(modules=sorted({*_MODULES, *modules})))
-    if not (part / ".west").is_dir():
-        commands.run(
-            [program, "init", "--local", os.fspath(manifest.parent)], log, task="west init"
-        )
-    update = [program, "update", "--narrow", "--fetch-opt=--depth=1"]
-    commands.run(update, log, directory=part, task="west update")
-    for empty in (directory / manifest.parent.name, directory):  # Snakemake makes them
-        if empty.is_dir():
-            empty.rmdir()
-    part.rename(directory)
-
-
-@functools.cache
-def _commit(path: Path) -> str:
-    command = ["git", "-C", os.fspath(path), "describe", "--always", "--abbrev=12", "--dirty"]
-    try:
-        done = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=120, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 def generate(
@@ -162,7 +50,6 @@ def generate(
     Raises ConfigError for a name that cannot stand in C source, ModelError for a bad archive.
     """
     archive, values = projects.model_values(archive_path, kind, samples, benchmark, vendor)
-    archive.extract(directory / "model")
     source = directory / "src"
     source.mkdir()
     for part in ("runtime", kind, "zephyr"):
@@ -176,7 +63,7 @@ def generate(
     for part in ("boards", "fragments"):
         shutil.copytree(DEVICE / "zephyr" / part, directory / part)
     copied = [p for p in directory.rglob("*") if p.is_file()]
-    copied = [p for p in copied if p.relative_to(directory).parts[0] != "model"]
+    archive.extract(directory / "model")
     glue = projects.glue(kind)
     names = {path.name for path in source.glob("*.c")} - {"libc.c"}
     names |= {name for name in glue if name.endswith(".c")}
@@ -208,7 +95,8 @@ def version(board: Board, toolchain: str, base: str | os.PathLike[str] | None = 
     Without a workspace, what is wrong with it: the build says so, if it comes to that.
     """
     try:
-        return f"{workspace(base)}, {variant(board, toolchain)}"
+        name = variant(board, toolchain)
+        return f"{workspace.find(base)}, {_sdk() if name == 'zephyr' else name}"
     except ConfigError as error:
         return str(error)
 
@@ -225,14 +113,6 @@ def toolchain_settings(board: Board, toolchain: str) -> dict[str, str]:
         home = Path(found.compiler).resolve().parents[1]
         return settings | {"LLVM_TOOLCHAIN_PATH": os.fspath(home)}
     return settings | {"GNUARMEMB_TOOLCHAIN_PATH": os.fspath(Path(found.compiler).parents[1])}
-
-
-def west() -> str:
-    """The program west, that of this Python environment first."""
-    path = shutil.which("west", path=os.fspath(Path(sys.executable).parent)) or shutil.which("west")
-    if path is None:
-        raise ToolError("west not found", "`make zephyr` installs what Zephyr needs of Python")
-    return path
 
 
 def build_command(
@@ -254,7 +134,7 @@ def build_command(
         settings["EXTRA_DTC_OVERLAY_FILE"] = ";".join(overlays)
     if enlarged:
         settings["CONFIG_FLASH_SIZE"] = settings["CONFIG_SRAM_SIZE"] = str(_ENLARGED_KB)
-    command = [west(), "build", "--board", target]
+    command = [workspace.west(), "build", "--board", target]
     command += ["--build-dir", os.fspath(project / "build"), "--pristine", "auto"]
     command += [os.fspath(project), "--", "-GNinja"]
     return command + [f"-D{name}={value}" for name, value in settings.items()]
@@ -271,7 +151,7 @@ def build(
     log: Path | None,
 ) -> Built:
     """Generate the application in the empty directory `root` and build it there."""
-    found = workspace()
+    found = workspace.find()
     target = found.target(board)
     tools = toolchain_version(board, toolchain)
     generated = generate(
@@ -307,10 +187,16 @@ def build(
 
 
 def toolchain_version(board: Board, toolchain: str) -> str:
-    """As in ``gcc 12.2.1``; of Zephyr's SDK, that it is that."""
+    """As in ``gcc 12.2.1`` or ``gcc of Zephyr SDK 0.17.4``."""
     if variant(board, toolchain) == "zephyr":
-        return f"{toolchain} of the Zephyr SDK"
+        return f"{toolchain} of {_sdk()}"
     return toolchains.version(toolchain)
+
+
+def _sdk() -> str:
+    """As in ``Zephyr SDK 0.17.4``; without a number where ZEPHYR_SDK_INSTALL_DIR does not lead."""
+    path = Path(os.environ.get("ZEPHYR_SDK_INSTALL_DIR", ""), "sdk_version")
+    return f"Zephyr SDK {path.read_text().strip()}" if path.is_file() else "Zephyr SDK"
 
 
 def _strip(build: Path, output: Path, log: Path | None) -> None:
