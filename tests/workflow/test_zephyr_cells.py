@@ -20,7 +20,7 @@ echo "void _start(void) {}" | arm-none-eabi-gcc -mcpu=cortex-m7 -nostdlib -x c -
 
 
 def test_the_default_grid_and_plans_need_no_tree(fresh: Project) -> None:
-    assert "zephyr" not in fresh.run("-n", ZEPHYR_BASE="")
+    assert "=zephyr_" not in fresh.run("-n", ZEPHYR_BASE="")
     assert "build_firmware" in fresh.run("-n", CELL, ZEPHYR_BASE="")
 
 
