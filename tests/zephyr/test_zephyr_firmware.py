@@ -208,17 +208,17 @@ DTCM_FREE = """
 )
 def test_a_standalone_application_builds_by_hand(archive, vectors, tmp_path, board, options):
     board, project = INVENTORY.board(board), tmp_path / "app"
+    target = workspace.find().target(board)
     samples = firmware.read_samples(vectors)
-    firmware.generate(archive, project, None, kind="standalone", samples=samples)
+    firmware.generate(archive, tmp_path / "made", None, kind="standalone", samples=samples)
+    (tmp_path / "made").rename(project)
     settings = zephyr.toolchain_settings(board, "gcc")
     arguments = []
     if options:
-        (project / "boards" / f"{board.zephyr_board.replace('/', '_')}.overlay").write_text(
-            DTCM_FREE
-        )
+        (project / "boards" / f"{target.replace('/', '_')}.overlay").write_text(DTCM_FREE)
         arguments = ["--", "-DEXTRA_CONF_FILE=" + ";".join(f"fragments/{o}" for o in options)]
     commands.run(
-        [workspace.west(), "build", "--board", board.zephyr_board, *arguments],
+        [workspace.west(), "build", "--board", target, *arguments],
         environment=os.environ | settings,
         directory=project,
     )
