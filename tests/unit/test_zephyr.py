@@ -90,9 +90,8 @@ def test_known_boards_bring_their_fragments(tmp_path, archive):
     project = generate(archive, tmp_path / "app").directory
     overlay = (project / "boards" / "nucleo_h743zi_stm32h743xx.overlay").read_text()
     assert "/delete-property/ zephyr,code-partition" in overlay
-    ours = [b for b in INVENTORY.types.values() if b.platform == "zephyr"]
-    names = {name for b in ours for name in (b.zephyr_board, *b.zephyr_board_before.values())}
-    known = {name.replace("/", "_") for name in names}
+    ours = (b for b in INVENTORY.types.values() if b.platform == "zephyr")
+    known = {board.zephyr_board.replace("/", "_") for board in ours}
     assert {p.stem for p in (project / "boards").iterdir()} <= known
     for board in INVENTORY.types.values():
         for fragment in board.zephyr_fragments:
@@ -212,9 +211,12 @@ def test_boards_are_called_what_the_tree_calls_them(tmp_path, version, name):
 def test_the_name_in_an_older_tree_goes_to_west(west, tree, tmp_path, archive):
     west("exit 1")
     board = INVENTORY.board("zephyr_mps3_an547")
+    files = (tmp_path / "f.elf", tmp_path / "s.json")
     with pytest.raises(ToolError):
-        firmware.build(archive, board, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+        firmware.build(archive, board, "gcc", *files, project=tmp_path / "app")
     assert west.calls()[0].startswith(f"{tree} build --board mps3/an547 ")
+    names = {path.name for path in (tmp_path / "app" / "boards").iterdir()}
+    assert "mps3_an547.conf" in names and "mps3_corstone300_an547.conf" not in names
 
 
 def test_provenance_is_version_and_commit(tree):

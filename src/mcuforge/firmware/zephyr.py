@@ -164,6 +164,10 @@ def build(
         tools=(tools, str(found), target, *board.zephyr_fragments),
     )
 
+    # What is in boards/ is known by the board's name; under another one Zephyr may even refuse it.
+    for path in sorted((root / "boards").glob(f"{_file_name(board.zephyr_board)}.*")):
+        path.rename(path.with_name(_file_name(target) + path.suffix))
+
     def west_build(*, enlarged: bool) -> None:
         command = build_command(root, board, target, toolchain, enlarged=enlarged)
         environment = {**os.environ, "ZEPHYR_BASE": os.fspath(found.base)}
@@ -184,6 +188,10 @@ def build(
     _strip(root / "build", elf, log)
     used = usage(root / "build", board, generated.info["weights_bytes"], enlarged=enlarged)
     return Built(generated, elf, used, tools)
+
+
+def _file_name(target: str) -> str:
+    return target.replace("/", "_")
 
 
 def toolchain_version(board: Board, toolchain: str) -> str:
