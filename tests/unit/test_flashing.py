@@ -116,7 +116,7 @@ def test_what_a_tool_must_be_told_has_to_be_there(tmp_path):
 
 @pytest.mark.parametrize("runner", sorted(flashing.PROGRAMS))
 def test_a_missing_tool_says_where_to_get_it(tmp_path, monkeypatch, runner):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
     program, source = flashing.PROGRAMS[runner]
     params = ("x",) if runner == "gdb" else ()
     with pytest.raises(ToolError) as error:

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def flash(board: Board, instance: Instance, elf: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
         program, *arguments = command(board, instance, elf, Path(directory))
-        path = shutil.which(program)
+        # Of PATH, or of this Python environment, which need not be activated.
+        path = shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent)
         if path is None:
             raise ToolError(f"{program} not found", PROGRAMS[instance.runner][1])
         name = f"{board.name} ({instance.id}): {program}"
