@@ -119,6 +119,12 @@ def test_accuracy_is_measured_where_the_data_set_is_there(tmp_path: Path, monkey
         known.data_set_file("sww")
 
 
+def test_models_with_a_float_input_have_no_data_set_of_bytes() -> None:
+    models = experiment().models.values()
+    known = {m.name: m.dataset.name for m in models if m.dataset}
+    assert known == {"kws": "kws01", "vww": "vww01", "ic": "ic01", "ad": "ad01", "ad_float": "ad01"}
+
+
 def test_a_data_set_that_is_not_registered_with_its_content_counts_by_it(
     tmp_path: Path, monkeypatch
 ) -> None:
