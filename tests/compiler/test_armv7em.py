@@ -134,6 +134,8 @@ SHAPES = {
     "depthwise, signed": lambda: odd(),
     "depthwise, column": lambda: Layers((1, 17, 1, 6), 13).depthwise((10, 1), padding="VALID"),
     "add": lambda: Layers((1, 3, 5, 4), 14).add_itself(),
+    "many inputs": lambda: Layers((1, 4, 3, 260), 22).conv((3, 3), 5, relu=False).conv((4, 3), 3),
+    "many inputs, dense": lambda: Layers((1, 1, 1, 5003), 23).dense(6),
     "dense": lambda: Layers((1, 1, 1, 37), 15).dense(10).dense(3),
 }  # fmt: skip
 
@@ -194,10 +196,16 @@ def planes() -> Layers:
     return layers.depthwise((2, 5)).depthwise((3, 2), (2, 2), relu=False)
 
 
+def many_inputs() -> Layers:
+    layers = Layers((1, 4, 3, 260), 24).conv((3, 3), 3, relu=False).conv((1, 1), 700)
+    return layers.conv((2, 2), 3, (2, 2)).conv((1, 1), 2001).conv((2, 2), 5, padding="VALID")
+
+
 CHAINS = {
     (everything, 3): ("dot_2x3", "dot_1x3", "dot_4x1", "dot_1x1", "depthwise_3x3", "ssat8"),
     (everything, 4): ("dot_2x3", "dot_expanded_4x1", "dot_expanded_1x1", "depthwise_3x3"),
     (tiles, 4): ("transform_inputs", "multiply_tiles", "transform_outputs"),
+    (many_inputs, 3): ("dot_long_2x3", "dot_long_1x3", "dot_long_4x1", "dot_long_1x1"),
     (planes, 3): ("depthwise_3x3", "depthwise"),
 }
 
@@ -265,7 +273,7 @@ def test_softmax_is_exact_for_every_difference(classes: int, tmp_path: Path) -> 
         np.testing.assert_array_equal(given, evaluate(model, rows))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(14))
 def test_no_level_is_slower_than_the_one_below(seed: int, tmp_path: Path) -> None:
     random = np.random.default_rng(seed)
 
@@ -276,7 +284,13 @@ def test_no_level_is_slower_than_the_one_below(seed: int, tmp_path: Path) -> Non
     layers = Layers(shape, seed)
     window = (between(1, 4), between(1, 4)) if seed % 2 else (3, 3)
     strides = (between(1, 2),) * 2
-    match seed % 6:
+    match seed if seed > 11 else seed % 6:
+        case 12:  # more inputs than 24 bits are enough for
+            layers = Layers((1, 3, 3, between(300, 500)), seed).conv((3, 3), between(2, 9))
+            shape = layers.first_shape
+        case 13:
+            layers = Layers((1, between(2000, 5000)), seed).dense(between(2, 9))
+            shape = layers.first_shape
         case 0 | 1:
             layers.conv(window, between(1, 16), strides, relu=bool(seed % 4))
         case 2 | 3:

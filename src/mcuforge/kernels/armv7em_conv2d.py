@@ -16,11 +16,13 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from mcuforge.kernels import inplace
-from mcuforge.kernels.armv7em_requantize import HighWord, high_word
+from mcuforge.kernels.armv7em_requantize import HighWord, LongProduct, high_word, long_product
 from mcuforge.kernels.isa import Instruction
 from mcuforge.kernels.isa import armv7em as isa
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 from mcuforge.kernels.requantize import clamp
+
+Exact = HighWord | LongProduct
 
 # Instructions a step of a dot block takes and those of a turn of its loop, to choose the unrolling.
 _STEP_COST = {3: 17, 1: 27}
@@ -61,7 +63,7 @@ class _Dots:
             )
 
 
-def _dots(rows: np.ndarray, exact: HighWord, bias: np.ndarray, pixels: int, level: int) -> _Dots:
+def _dots(rows: np.ndarray, exact: Exact, bias: np.ndarray, pixels: int, level: int) -> _Dots:
     """Blocks for weights (o, k), k a multiple of 4, in the order the inputs are widened in.
 
     Args:
@@ -105,7 +107,8 @@ def _dots(rows: np.ndarray, exact: HighWord, bias: np.ndarray, pixels: int, leve
         body = np.concatenate(groups)
         header = [4 * len(body), 2 * together * quads, exact.constant, outputs]
         stream += [np.array(header, np.int32), body]
-        block = isa.dot(size, together, unroll, exact.shift, exact.signed, expanded)
+        long = isinstance(exact, LongProduct)
+        block = isa.dot(size, together, unroll, exact.shift, exact.signed, expanded, long)
         calls.append((block, start, first))
     return _Dots(together, 2 * together * quads, np.concatenate(stream), tuple(calls))
 
@@ -145,7 +148,7 @@ class _Layer:
 
 def _build(
     operation: Operation, level: int, rows: np.ndarray, layer: _Layer,
-    widen: Callable[[tirx.Var, tirx.Var, tirx.Var, ir.Expr, int], None], exact: HighWord,
+    widen: Callable[[tirx.Var, tirx.Var, tirx.Var, ir.Expr, int], None], exact: Exact,
     scratch: int = 0, prepare: Callable[[tirx.Var, tirx.Var], None] | None = None,
     adjacent: bool = False,
 ) -> Kernel:  # fmt: skip
@@ -244,9 +247,11 @@ def _matrix(operation: Operation, level: int) -> Kernel | None:
     if weight.size < _LEAST_MATRIX[together]:
         return None
     exact = high_word(operation, weight)
-    if exact is None and expanded:
+    if exact is None:
         # So many inputs that the sums need more bits.
-        exact = high_word(operation, weight, 1 << 5)
+        exact = (
+            high_word(operation, weight, 1 << 5) if expanded else long_product(operation, weight)
+        )
     if exact is None:
         return None
     layer = _Layer((1, pixels, inputs), (1, pixels, len(rows)), (1, 1), (1, 1), (1, 1), (0,) * 4, 0)
@@ -284,7 +289,7 @@ def _convolution(operation: Operation, level: int) -> Kernel | None:
         return _matrix(operation, level)
     if batch != 1 or weight.size < _LEAST_WEIGHTS:
         return None
-    exact = high_word(operation, weight)
+    exact = high_word(operation, weight) or long_product(operation, weight)
     if exact is None:
         return None
     layer = _Layer(

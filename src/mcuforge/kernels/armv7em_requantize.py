@@ -61,6 +61,62 @@ class HighWord:
         return np.stack(columns, axis=1).astype(np.int32)
 
 
+@dataclass(frozen=True)
+class LongProduct:
+    """Requantization by one long multiplication, exact whatever the accumulators.
+
+    Attributes as in HighWord, of which this can take the place; the accumulators are TFLite's.
+    """
+
+    multiplier: np.ndarray
+    addend: np.ndarray
+    shifts: np.ndarray
+    signed: bool
+    clamp: tuple[int, int] | None
+    unit: int = 1
+    shift: int = 0
+    constant: int = 0
+
+    @property
+    def bias(self) -> np.ndarray:
+        """Nothing: all is in the addend."""
+        return np.zeros(len(self.addend), np.int64)
+
+    @property
+    def constants(self) -> np.ndarray:
+        """None: it does not matter."""
+        return np.zeros(len(self.addend), bool)
+
+    def per_channel(self) -> np.ndarray:
+        """(o, 4) int32: m, the lower and the upper word of the addend, shift of the upper word."""
+        addend = self.addend.astype("<i8").view("<i4").reshape(-1, 2)
+        columns = [self.multiplier[:, None], addend, self.shifts[:, None]]
+        return np.concatenate(columns, axis=1).astype(np.int32)
+
+
+def long_product(operation: Operation, weight: np.ndarray) -> LongProduct | None:
+    """The constants of ``requantization`` as the blocks take them; None where they cannot."""
+    attrs = operation.attrs
+    bias, scale = operation.args[2].value.astype(np.int64), operation.args[3].value
+    bound = accumulator_bound(operation, weight, bias)
+    largest = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1).max()
+    if bound + 255 * largest >= _LIMIT:
+        return None
+    exact = requantization(operation, scale, bound)
+    addend = exact.addend + (np.int64(attrs["zero_point"]) << exact.shift.astype(np.int64))
+    shifts = exact.shift - 32
+    fits = (shifts >= 0).all() and (shifts < 32).all() and exact.multiplier.dtype == np.int32
+    # Far from 63 bits, zero point and all.
+    small = (np.abs(addend) + bound * exact.multiplier.astype(np.int64) < 1 << 62).all()
+    if not (fits and small and exact.negative in (0, -_LIMIT)):
+        return None
+    clamp = attrs["clamp_min"], attrs["clamp_max"]
+    return LongProduct(
+        exact.multiplier, addend, shifts, exact.negative != 0,
+        None if clamp == (-128, 127) else clamp,
+    )  # fmt: skip
+
+
 def high_word(
     operation: Operation,
     weight: np.ndarray,
@@ -83,6 +139,8 @@ def high_word(
     bias, scale = operation.args[2].value.astype(np.int64), operation.args[3].value
     exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
     low, high = _accumulator_ranges(attrs["input_zero_point"], weight, bias)
+    if ((high - low) * unit >= 2 * _LIMIT).any():
+        return None
     # Steps outside [-128, 127] do not exist: a clamp inside comes afterwards.
     zero = attrs["zero_point"]
     clamp = (attrs["clamp_min"], attrs["clamp_max"])

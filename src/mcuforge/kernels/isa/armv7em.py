@@ -16,10 +16,13 @@ b = x1 - 127 and a = 256 x0 - b, both within int16 for every int8 x0 and x1,
 so that four multiply-accumulates take two SMLAD and half an unpacking, from weights that are
 stored as bytes. Accumulators are 256 times the sum, and the 127s are constants for the bias.
 Intermediate overflow is harmless: the arithmetic is modulo 2^32, only the sum has to fit 24 bits.
+Where there are too many inputs for that, as many as fit are summed at a time, and accumulators are
+the sum of those sums, without the factor.
 
 **Requantization.** ``ssat8((smmul(acc, m) + c) >> s)``, or SMMLA with c, where m, c, s and the bias
 inside acc are solved for at compile time (see ``kernels.armv7em_requantize``). Where the rounding
-depends on the sign, ``acc += acc >= 0 ? q : 0`` goes first (BIC and ADD).
+depends on the sign, ``acc += acc >= 0 ? q : 0`` goes first (BIC and ADD). Without the factor of 256
+constants that good are rare; there it is one long multiplication, as at the levels below.
 """
 
 from functools import cache
@@ -103,21 +106,26 @@ def _indent(text: str, depth: int) -> str:
     return text.replace("\n", "\n" + "    " * depth)
 
 
+# So many inputs fit 24 bits whatever the weights: 127 * 255 * 256 < 2^23.
+_SUMMED = 256
+
 DOT_SHAPES = ((2, 3), (1, 3), (4, 1), (3, 1), (2, 1), (1, 1))
 """(channels, pixels) for which there is a dot block."""
 
 
 @cache
 def dot(
-    channels: int, pixels: int, unroll: int, shift: int, signed: bool, expanded: bool = False
-) -> Instruction:
+    channels: int, pixels: int, unroll: int, shift: int, signed: bool, expanded: bool = False,
+    long: bool = False,
+) -> Instruction:  # fmt: skip
     """Block ``dot(x, stream, y)``: all output channels of one or three pixels.
 
     x: the pixels' inputs as ``widen`` writes them. y: int8 outputs, channels adjacent. stream:
     int32 words: bytes behind the header; words of x; c; bytes from one pixel of y to the next;
     then for each group of ``channels`` output channels: their biases (2^8 times, everything
     folded in), for each four input channels a word of weights per output channel, and m or the
-    pair (m, q) per output channel.
+    pair (m, q) per output channel; for long accumulators m, the two words of an addend, and by how
+    much to shift the upper word of the result.
 
     Args:
         channels: output channels in a group.
@@ -128,16 +136,29 @@ def dot(
         signed: its rounding depends on the sign.
         expanded: x is as ``widen_pairs`` writes it, and each four input channels have two words per
             output channel, as ``expand_weights`` returns them; only for one pixel.
+        long: accumulators are the sum itself; biases likewise, and c and shift are not used.
     """
     if (channels, pixels) not in DOT_SHAPES or (expanded and pixels != 1):
         raise ValueError(f"no dot block for {channels} channels by {pixels} pixels")
     if pixels == 3:
-        lines = _dot3(channels, unroll, shift, signed)
+        lines = _dot3(channels, unroll, shift, signed, long)
     else:
-        lines = _dot1(channels, unroll, shift, signed, expanded)
-    per_channel = "const int32_t m = *w++;"
-    if signed:
-        per_channel += "\n        const int32_t q = *w++;"
+        lines = _dot1(channels, unroll, shift, signed, expanded, long)
+    per_channel, requantize = "const int32_t m = *w++;", portable_requantize(shift, signed, "c")
+    if long:
+        per_channel += """
+        const uint64_t addend = (uint32_t)w[0] | (uint64_t)(uint32_t)w[1] << 32;
+        const int32_t shift = w[2];
+        w += 3;"""
+        half = " - ((int32_t)acc < 0 ? UINT64_C(0x80000000) : 0)" if signed else ""
+        requantize = f"""\
+const uint64_t scaled = (uint64_t)((int64_t)(int32_t)acc * m) + addend{half};
+const int64_t high = (int64_t)scaled >> 32 >> shift;
+out[p * pitch + i] = (int8_t)(high < -128 ? -128 : high > 127 ? 127 : high);"""
+    else:
+        requantize += "\nout[p * pitch + i] = (int8_t)high;"
+        if signed:
+            per_channel += "\n        const int32_t q = *w++;"
     if expanded:
         products = """\
 accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * in[2 * half]);
@@ -145,13 +166,14 @@ accs[i][p] += (uint32_t)((int16_t)(word >> 16) * in[2 * half + 1]);"""
     else:
         products = f"""\
 const int16_t *b = in + 2 * p, *a = b + {2 * pixels};
-accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * b[0]);
-accs[i][p] += (uint32_t)((int16_t)(word >> 16) * b[1]);
-accs[i][p] += (uint32_t)((int8_t)(word & 0xffu) * a[0]);
-accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);"""
+uint32_t sum = (uint32_t)((int16_t)(word & 0xffffu) * b[0]);
+sum += (uint32_t)((int16_t)(word >> 16) * b[1]);
+sum += (uint32_t)((int8_t)(word & 0xffu) * a[0]);
+sum += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);
+accs[i][p] += (uint32_t)((int32_t)sum >> {SCALE_BITS if long else 0});"""
     name = join(
-        "dot_expanded" if expanded else "dot", f"{channels}x{pixels}", f"u{unroll}", f"s{shift}",
-        "signed" if signed else "",
+        "dot_expanded" if expanded else "dot_long" if long else "dot", f"{channels}x{pixels}",
+        f"u{unroll}", "" if long else f"s{shift}", "signed" if signed else "",
     )  # fmt: skip
     return instruction(
         name=name,
@@ -165,7 +187,7 @@ accs[i][p] += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);"""
         + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2)', '"r3", "r12", "cc", "memory"'),
         portable=f"""\
 const int32_t *w = stream;
-const int32_t bytes = w[0], words = w[1], c = w[2], pitch = w[3];
+const int32_t bytes = w[0], words = w[1], {"" if long else "c = w[2], "}pitch = w[3];
 const int32_t *const end = w + 4 + bytes / 4;
 const int32_t steps = words / {2 * pixels};
 int8_t *out = y;
@@ -193,8 +215,7 @@ for (w += 4; w < end; out += {channels}) {{
         {per_channel}
         for (int p = 0; p < {pixels}; ++p) {{
             uint32_t acc = accs[i][p];
-            {_indent(portable_requantize(shift, signed, "c"), 3)}
-            out[p * pitch + i] = (int8_t)high;
+            {_indent(requantize, 3)}
         }}
     }}
 }}""",
@@ -205,11 +226,42 @@ for (w += 4; w < end; out += {channels}) {{
     )
 
 
-def _dot3(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
+def _long_requantize(
+    acc: str, m: str, low: str, high: str, shift: str, scratch: str, signed: bool
+) -> list[str]:
+    """Assembly for one output: ssat8((acc * m + high:low - (acc < 0) 2^31) >> 32 >> shift)."""
+    lines = [f"smlal {low}, {high}, {acc}, {m}"]
+    if signed:
+        lines += [f"asr {scratch}, {acc}, #31", f"adds {low}, {low}, {scratch}, lsl #31"]
+        lines += [f"adc {high}, {high}, {scratch}"]
+    return [*lines, f"asr {high}, {high}, {shift}", f"ssat {acc}, #8, {high}"]
+
+
+def _in_parts(steps: list[str], accs: list[str], unroll: int, pixels: int) -> list[str]:
+    """The inner loop over some inputs at a time; ``steps`` is a turn of it.
+
+    Their sums go from ``accs`` to totals on the stack, which are in ``accs`` at the end. Stack: 20
+    totals, 44 end of the part of x.
+    """
+    # A step takes 4 inputs of three pixels, 8 of one; both are 6 or 4 words of x.
+    per_step, step_bytes = (4, 24) if pixels == 3 else (8, 16)
+    part = max(_SUMMED // per_step // unroll, 1) * unroll * step_bytes
+    totals = [4 * i + 20 for i in range(len(accs))]
+    lines = ["4:", f"add r4, r0, #{part}", "ldr r5, [sp, #4]", "cmp r4, r5", "it hi"]
+    lines += ["movhi r4, r5", "str r4, [sp, #44]", *(f"mov {acc}, #0" for acc in accs)]
+    lines += ["2:", *steps, "ldr r4, [sp, #44]", "cmp r0, r4", "bne 2b"]
+    for acc, place in zip(accs, totals, strict=True):
+        lines += [f"ldr r4, [sp, #{place}]", f"add {acc}, r4, {acc}, asr #{SCALE_BITS}"]
+        lines.append(f"str {acc}, [sp, #{place}]")
+    return [*lines, "ldr r4, [sp, #4]", "cmp r0, r4", "bne 4b"]
+
+
+def _dot3(channels: int, unroll: int, shift: int, signed: bool, long: bool) -> list[str]:
     """Three pixels: r0 x, r1 stream, lr y, weights r11 r12, inputs r4-r6, accumulators below."""
     accs = [["r2", "r7", "r9"], ["r3", "r8", "r10"]][:channels]
     weights = ["r11", "r12"][:channels]
     load = "ldrd r11, r12, [r1], #8" if channels == 2 else "ldr r11, [r1], #4"
+    frame = 48 if long else 20
 
     def step(first: bool) -> list[str]:
         lines = ["ldmia r0!, {r4, r5, r6}", load]
@@ -224,30 +276,53 @@ def _dot3(channels: int, unroll: int, shift: int, signed: bool) -> list[str]:
         return lines
 
     # Stack: 0 end of stream, 4 end of x, 8 c, 12 pitch, 16 x.
-    lines = ["push {r4-r11, lr}", "mov lr, r2", "ldmia r1!, {r4, r5, r6, r7}"]
-    lines += ["add r4, r4, r1", "add r5, r0, r5, lsl #2", "push {r0}", "push {r4-r7}", "1:"]
+    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{frame}", "mov lr, r2"]
+    lines += ["ldmia r1!, {r4, r5, r6, r7}", "add r4, r4, r1", "add r5, r0, r5, lsl #2"]
+    lines += ["str r0, [sp, #16]", "stmia sp, {r4-r7}", "1:"]
     lines.append("ldrd r2, r3, [r1], #8" if channels == 2 else "ldr r2, [r1], #4")
-    for index in range(unroll):
-        lines += step(index == 0)
-    lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "beq 3f", "2:"]
-    for _ in range(unroll):
-        lines += step(False)
-    lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "bne 2b", "3:"]
-    lines += ["ldr r0, [sp, #16]", "ldrd r4, r5, [sp, #8]"]
-    if not signed:
+    if long:
+        flat = [acc for row in accs for acc in row]
+        for index in range(len(flat)):
+            lines.append(f"str {accs[index // 3][0]}, [sp, #{20 + 4 * index}]")
+        steps = [line for _ in range(unroll) for line in step(False)]
+        lines += _in_parts(steps, flat, unroll, 3)
+    else:
+        for index in range(unroll):
+            lines += step(index == 0)
+        lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "beq 3f", "2:"]
+        for _ in range(unroll):
+            lines += step(False)
+        lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "bne 2b", "3:"]
+    if long:
+        lines.append("ldr r0, [sp, #12]")
+        for acc in accs:
+            lines += ["ldr r11, [r1]", "ldr r12, [r1, #12]"]
+            for pixel, place in ((2, "[lr, r0, lsl #1]"), (1, "[lr, r0]"), (0, "[lr], #1")):
+                lines.append("ldrd r4, r5, [r1, #4]")
+                lines += _long_requantize(acc[pixel], "r11", "r4", "r5", "r12", "r6", signed)
+                lines.append(f"strb {acc[pixel]}, {place}")
+            lines.append("adds r1, r1, #16")
+        lines.append("ldr r0, [sp, #16]")
+    else:
+        lines += ["ldr r0, [sp, #16]", "ldrd r4, r5, [sp, #8]"]
+    if not signed and not long:
         lines.append(load)
     for acc, m in zip(accs, weights, strict=True):
+        if long:
+            break
         if signed:
             m = "r11"
             lines.append("ldrd r11, r12, [r1], #8")
         for pixel, place in ((2, "[lr, r5, lsl #1]"), (1, "[lr, r5]"), (0, "[lr], #1")):
             lines += requantize_assembly(acc[pixel], m, "r12", "r4", "r6", shift, signed)
             lines.append(f"strb {acc[pixel]}, {place}")
-    lines += ["ldr r6, [sp]", "cmp r1, r6", "bne 1b", "add sp, sp, #20", "pop {r4-r11, lr}"]
+    lines += ["ldr r6, [sp]", "cmp r1, r6", "bne 1b", f"add sp, sp, #{frame}", "pop {r4-r11, lr}"]
     return lines
 
 
-def _dot1(channels: int, unroll: int, shift: int, signed: bool, expanded: bool) -> list[str]:
+def _dot1(
+    channels: int, unroll: int, shift: int, signed: bool, expanded: bool, long: bool
+) -> list[str]:
     """One pixel: r0 x, r1 stream, inputs r4-r7, weights r8-r11, accumulators r2 r3 r12 lr."""
     accs = ["r2", "r3", "r12", "lr"][:channels]
     weights = ["r8", "r9", "r10", "r11"][:channels]
@@ -269,24 +344,32 @@ def _dot1(channels: int, unroll: int, shift: int, signed: bool, expanded: bool) 
             lines += [f"smlad {c}, {w}, {a}, {c}" for c, w in zip(accs, weights, strict=True)]
         return lines
 
+    frame = 48 if long else 20
     # Stack: 0 end of stream, 4 end of x, 8 c, 12 x, 16 y.
-    lines = ["push {r4-r11, lr}", "ldmia r1!, {r4, r5, r6, r7}", "mov r7, r0"]
-    lines += ["add r4, r4, r1", "add r5, r0, r5, lsl #2", "push {r2}", "push {r4-r7}", "1:"]
-    lines += [load(accs), "2:"]
-    for _ in range(unroll):
-        lines += step()
-    lines += ["ldr r4, [sp, #4]", "cmp r0, r4", "bne 2b"]
+    lines = ["push {r4-r11, lr}", f"sub sp, sp, #{frame}", "ldmia r1!, {r4, r5, r6, r7}"]
+    lines += ["mov r7, r0", "add r4, r4, r1", "add r5, r0, r5, lsl #2", "str r2, [sp, #16]"]
+    lines += ["stmia sp, {r4-r7}", "1:", load(accs)]
+    steps = [line for _ in range(unroll) for line in step()]
+    if long:
+        lines += [f"str {acc}, [sp, #{20 + 4 * i}]" for i, acc in enumerate(accs)]
+        lines += _in_parts(steps, accs, unroll, 1)
+    else:
+        lines += ["2:", *steps, "ldr r4, [sp, #4]", "cmp r0, r4", "bne 2b"]
     lines += ["ldrd r4, r0, [sp, #8]", "ldr r5, [sp, #16]"]
-    if not signed:
+    if not signed and not long:
         lines.append(load(weights))
     for index, (acc, m) in enumerate(zip(accs, weights, strict=True)):
-        if signed:
-            m = "r8"
-            lines.append("ldrd r8, r9, [r1], #8")
-        lines += requantize_assembly(acc, m, "r9", "r4", "r6", shift, signed)
+        if long:
+            lines.append("ldmia r1!, {r8, r9, r10, r11}")
+            lines += _long_requantize(acc, "r8", "r9", "r10", "r11", "r6", signed)
+        else:
+            if signed:
+                m = "r8"
+                lines.append("ldrd r8, r9, [r1], #8")
+            lines += requantize_assembly(acc, m, "r9", "r4", "r6", shift, signed)
         lines.append(f"strb {acc}, [r5, #{index}]")
     lines += [f"adds r5, r5, #{channels}", "str r5, [sp, #16]", "ldr r6, [sp]", "cmp r1, r6"]
-    lines += ["bne 1b", "add sp, sp, #20", "pop {r4-r11, lr}"]
+    lines += ["bne 1b", f"add sp, sp, #{frame}", "pop {r4-r11, lr}"]
     return lines
 
 
