@@ -31,6 +31,7 @@ import numpy as np
 from tvm.tirx.script import builder as T
 
 from mcuforge.kernels.isa import Instruction, define, instruction
+from mcuforge.kernels.isa import armv7em_definitions as definitions
 
 FEATURE = "dsp"
 SCALE_BITS = 8
@@ -144,33 +145,6 @@ def dot(
         lines = _dot3(channels, unroll, shift, signed, long)
     else:
         lines = _dot1(channels, unroll, shift, signed, expanded, long)
-    per_channel, requantize = "const int32_t m = *w++;", portable_requantize(shift, signed, "c")
-    if long:
-        per_channel += """
-        const uint64_t addend = (uint32_t)w[0] | (uint64_t)(uint32_t)w[1] << 32;
-        const int32_t shift = w[2];
-        w += 3;"""
-        half = " - ((int32_t)acc < 0 ? UINT64_C(0x80000000) : 0)" if signed else ""
-        requantize = f"""\
-const uint64_t scaled = (uint64_t)((int64_t)(int32_t)acc * m) + addend{half};
-const int64_t high = (int64_t)scaled >> 32 >> shift;
-out[p * pitch + i] = (int8_t)(high < -128 ? -128 : high > 127 ? 127 : high);"""
-    else:
-        requantize += "\nout[p * pitch + i] = (int8_t)high;"
-        if signed:
-            per_channel += "\n        const int32_t q = *w++;"
-    if expanded:
-        products = """\
-accs[i][p] += (uint32_t)((int16_t)(word & 0xffffu) * in[2 * half]);
-accs[i][p] += (uint32_t)((int16_t)(word >> 16) * in[2 * half + 1]);"""
-    else:
-        products = f"""\
-const int16_t *b = in + 2 * p, *a = b + {2 * pixels};
-uint32_t sum = (uint32_t)((int16_t)(word & 0xffffu) * b[0]);
-sum += (uint32_t)((int16_t)(word >> 16) * b[1]);
-sum += (uint32_t)((int8_t)(word & 0xffu) * a[0]);
-sum += (uint32_t)((int8_t)((word >> 16) & 0xffu) * a[1]);
-accs[i][p] += (uint32_t)((int32_t)sum >> {SCALE_BITS if long else 0});"""
     name = join(
         "dot_expanded" if expanded else "dot_long" if long else "dot", f"{channels}x{pixels}",
         f"u{unroll}", "" if long else f"s{shift}", "signed" if signed else "",
@@ -180,45 +154,11 @@ accs[i][p] += (uint32_t)((int32_t)sum >> {SCALE_BITS if long else 0});"""
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("stream", "handle"), ("y", "handle")),
-        definition=None,
+        definition=definitions.dot(channels, pixels, shift, signed, expanded, long),
         c='register const void *r0 __asm("r0") = x;\n'
         'register const void *r1 __asm("r1") = stream;\n'
         'register void *r2 __asm("r2") = y;\n'
         + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2)', '"r3", "r12", "cc", "memory"'),
-        portable=f"""\
-const int32_t *w = stream;
-const int32_t bytes = w[0], words = w[1], {"" if long else "c = w[2], "}pitch = w[3];
-const int32_t *const end = w + 4 + bytes / 4;
-const int32_t steps = words / {2 * pixels};
-int8_t *out = y;
-for (w += 4; w < end; out += {channels}) {{
-    uint32_t accs[{channels}][{pixels}];
-    for (int i = 0; i < {channels}; ++i) {{
-        for (int p = 0; p < {pixels}; ++p) {{
-            accs[i][p] = (uint32_t)w[i];
-        }}
-    }}
-    w += {channels};
-    const int16_t *in = x;
-    for (int32_t step = 0; step < steps; ++step) {{
-        for (int half = 0; half < {2 if expanded else 1}; ++half) {{
-            for (int i = 0; i < {channels}; ++i) {{
-                const uint32_t word = (uint32_t)*w++;
-                for (int p = 0; p < {pixels}; ++p) {{
-                    {_indent(products, 5)}
-                }}
-            }}
-        }}
-        in += {4 * pixels};
-    }}
-    for (int i = 0; i < {channels}; ++i) {{
-        {per_channel}
-        for (int p = 0; p < {pixels}; ++p) {{
-            uint32_t acc = accs[i][p];
-            {_indent(requantize, 3)}
-        }}
-    }}
-}}""",
         llvm=None,
         header="",
         writes=("y",),
@@ -389,7 +329,7 @@ def widen(pixels: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("wide", "handle"), ("count", "int32")),
-        definition=None,
+        definition=definitions.widen(pixels),
         c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -418,20 +358,6 @@ if (rest != 0) {{
     __asm("ssub16 %0, %1, %2" : "=r"(a) : "r"(a), "r"(b));
     out[{2 * pixels} * quads] = b;
     out[{2 * pixels} * quads + {pixels}] = a;
-}}""",
-        portable=f"""\
-const int8_t *in = x;
-int16_t *out = wide;
-for (int32_t i = 0; i < count; i += 2) {{
-    const int b = (i + 1 < count ? in[i + 1] : 0) - 127;
-    int16_t *const place = out + {4 * pixels} * (i / 4) + i / 2 % 2;
-    place[0] = (int16_t)b;
-    place[{2 * pixels}] = (int16_t)(256 * in[i] - b);
-}}
-if (count % 4 == 1 || count % 4 == 2) {{
-    int16_t *const place = out + {4 * pixels} * (count / 4) + 1;
-    place[0] = -127;
-    place[{2 * pixels}] = 127;
 }}""",
         llvm=None,
         header="",
@@ -471,7 +397,7 @@ out[{place} + 3] = a;"""
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("wide", "handle")),
-        definition=None,
+        definition=definitions.widen_pixels(count),
         c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -482,22 +408,6 @@ __asm("" : "+r"(minus_127), "+r"(high_bytes));
 for (int pixel = 0; pixel < 3; ++pixel) {{
 {body}
     ++out;
-}}""",
-        portable=f"""\
-const int8_t *in = x;
-for (int pixel = 0; pixel < 3; ++pixel) {{
-    int16_t *out = (int16_t *)wide + 2 * pixel;
-    for (int i = 0; i < {(count + 1) // 2}; ++i) {{
-        const int b = (2 * i + 1 < {count} ? in[2 * i + 1] : 0) - 127;
-        int16_t *const place = out + 12 * (i / 2) + i % 2;
-        place[0] = (int16_t)b;
-        place[6] = (int16_t)(256 * in[2 * i] - b);
-    }}
-    for (int i = {(count + 1) // 2}; i < {(count + 3) // 4 * 2}; ++i) {{
-        out[12 * (i / 2) + 1] = -127;
-        out[12 * (i / 2) + 7] = 127;
-    }}
-    in += {count};
 }}""",
         llvm=None,
         header="",
@@ -511,7 +421,7 @@ widen_pairs = instruction(
     feature=FEATURE,
     result="void",
     params=(("x", "handle"), ("wide", "handle"), ("count", "int32")),
-    definition=None,
+    definition=definitions.widen_pairs(),
     c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -532,12 +442,6 @@ if (count % 4 != 0) {{
         last[(i & 1) * 2 + (i >> 1)] = place < count ? (int8_t)in[place] : 0;
     }}
 }}""",
-    portable="""\
-const int8_t *in = x;
-int16_t *out = wide;
-for (int32_t i = 0; i < (count + 3) / 4 * 4; ++i) {
-    out[(i & ~3) + (i & 1) * 2 + (i >> 1 & 1)] = i < count ? in[i] : 0;
-}""",
     llvm=None,
     header="",
     writes=("wide",),
@@ -562,9 +466,8 @@ for (int32_t i = 0; i < quads; ++i) {{
         feature=FEATURE,
         result="void",
         params=(("wide", "handle"), ("quads", "int32"), ("value", "int32")),
-        definition=None,
+        definition=definitions.widen_value(pixels),
         c=text,
-        portable=text,
         llvm=None,
         header="",
         writes=("wide",),
@@ -577,18 +480,13 @@ fill_halfwords = instruction(
     feature=FEATURE,
     result="void",
     params=(("y", "handle"), ("pairs", "int32"), ("value", "int32")),
-    definition=None,
+    definition=definitions.fill_halfwords(),
     c="""\
 uint32_t *out = y;
 const uint32_t pair = ((uint32_t)value & 0xffffu) * 0x10001u;
 #pragma GCC unroll 4
 for (int32_t i = 0; i < pairs; ++i) {
     out[i] = pair;
-}""",
-    portable="""\
-int16_t *out = y;
-for (int32_t i = 0; i < 2 * pairs; ++i) {
-    out[i] = (int16_t)value;
 }""",
     llvm=None,
     header="",
@@ -602,9 +500,8 @@ copy_bytes = instruction(
     feature=FEATURE,
     result="void",
     params=(("x", "handle"), ("y", "handle"), ("count", "int32")),
-    definition=None,
+    definition=definitions.copy_bytes(),
     c="memcpy(y, x, (size_t)count);",
-    portable="memcpy(y, x, (size_t)count);",
     llvm=None,
     header="",
     writes=("y",),
@@ -691,32 +588,6 @@ def _unpack_plane(kernel: tuple[int, int], signed: bool, compact: bool) -> str:
 _PLANE_PARAMS = (("x", "handle"), ("stream", "handle"), ("y", "handle"), ("c", "int32"))
 
 
-def _portable_plane(
-    out_shape: tuple[int, int], kernel: tuple[int, int], strides: tuple[int, int], pitch: int,
-    step: int, shift: int, signed: bool, compact: bool,
-) -> str:  # fmt: skip
-    """Plain C of the depthwise blocks."""
-    (height, width), (taps_y, taps_x), (sy, sx) = out_shape, kernel, strides
-    return f"""\
-{_unpack_plane(kernel, signed, compact)}
-int8_t *out = y;
-for (int oy = 0; oy < {height}; ++oy) {{
-    for (int ox = 0; ox < {width}; ++ox) {{
-        uint32_t acc = (uint32_t)bias;
-        for (int ky = 0; ky < {taps_y}; ++ky) {{
-            const int16_t *row = (const int16_t *)x + (oy * {sy} + ky) * {pitch} + ox * {sx};
-            for (int k = 0; k < {taps_x}; ++k) {{
-                const uint32_t pair = taps[ky * {-(-taps_x // 2)} + k / 2];
-                acc += (uint32_t)(row[k] * (int16_t)(k % 2 ? pair >> 16 : pair & 0xffffu));
-            }}
-        }}
-        {_indent(portable_requantize(shift, signed, "c"), 2)}
-        *out = (int8_t)high;
-        out += {step};
-    }}
-}}"""
-
-
 @cache
 def depthwise_3x3(
     height: int, width: int, stride: int, pitch: int, step: int, shift: int, signed: bool,
@@ -748,29 +619,19 @@ def depthwise_3x3(
     lines = _depthwise_3x3(
         height, width, stride, 2 * pitch, step, shift, signed, constant, unroll, compact
     )
-    unused = "" if signed or constant else "(void)c;\n"
     return instruction(
         name=name,
         feature=FEATURE,
         result="void",
         params=_PLANE_PARAMS,
-        definition=None,
+        definition=definitions.depthwise(
+            (height, width), (3, 3), (stride, stride), pitch, step, shift, signed, compact
+        ),
         c='register const void *r0 __asm("r0") = x;\n'
         'register const void *r1 __asm("r1") = stream;\n'
         'register void *r2 __asm("r2") = y;\n'
         'register int32_t r3 __asm("r3") = c;\n'
         + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3)', '"r12", "cc", "memory"'),
-        portable=unused
-        + _portable_plane(
-            (height, width),
-            (3, 3),
-            (stride, stride),
-            pitch,
-            step,
-            shift,
-            signed,
-            compact,
-        ).replace("+ c;", "+ c;" if signed or constant else ";"),
         llvm=None,
         header="",
         writes=("y",),
@@ -899,7 +760,9 @@ def depthwise(
         feature=FEATURE,
         result="void",
         params=_PLANE_PARAMS,
-        definition=None,
+        definition=definitions.depthwise(
+            out_shape, kernel, strides, pitch, step, shift, signed, compact
+        ),
         c=f"""\
 {_unpack_plane(kernel, signed, compact)}
 const int16_t *in = x;
@@ -926,7 +789,6 @@ for (int oy = 0; oy < {height}; ++oy) {{
     }}
     in += {sy * pitch - width * sx};
 }}""",
-        portable=_portable_plane(out_shape, kernel, strides, pitch, step, shift, signed, compact),
         llvm=None,
         header="",
         writes=("y",),
@@ -961,9 +823,8 @@ def plane(height: int, width: int, step: int, pitch: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("y", "handle")),
-        definition=None,
+        definition=definitions.plane(height, width, step, pitch),
         c=f"{pointers}{OPAQUE}\n{unrolled}",
-        portable=pointers + loops.format(outer="", pragma="", **values),
         llvm=None,
         header="",
         writes=("y",),
