@@ -34,7 +34,7 @@ def prepared(entry: Instruction) -> Trial:
     def limits(name: str, info: np.iinfo) -> tuple[int, int]:
         if "shl_" in entry.name and name == entry.params[-1][0]:
             return -31, 31
-        if entry.name in ("vldrbt_s8", "vstrbt_scatter_s8") and name == "n":
+        if entry.name.startswith(("vldrbt", "vstrbt")) and name == "n":
             return 0, 17
         if "multiples" in entry.name:
             return 0, 8191

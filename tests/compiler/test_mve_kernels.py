@@ -16,7 +16,20 @@ from mcuforge.kernels.registry import Operand, Operation, select_kernel
 from mcuforge.target import Target
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 30, 32, 33, 40, 48, 57, 64, 72)
-KERNELS = ((1, 1), (1, 1), (3, 3), (3, 3), (1, 3), (3, 1), (5, 1), (2, 2), (5, 5), (10, 4), (15, 1))
+KERNELS = (
+    (1, 1),
+    (1, 1),
+    (3, 3),
+    (3, 3),
+    (1, 3),
+    (3, 1),
+    (5, 1),
+    (2, 2),
+    (5, 5),
+    (7, 7),
+    (10, 4),
+    (15, 1),
+)
 SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -67,6 +80,9 @@ def depthwise(drawer: Drawer) -> Case:
     kernel, image, output, options = window(drawer)
     multiplier = drawer.choice(1, 1, 1, 2)
     inputs = drawer.choice(*CHANNELS[1:14])
+    dilation = drawer.choice(1, 1, 1, 2) if options["padding"] == "SAME" else 1
+    if options["stride_h"] == options["stride_w"] == 1:
+        options |= {"dilation_h_factor": dilation, "dilation_w_factor": drawer.choice(1, dilation)}
     outputs = inputs * multiplier
     x = drawer.spec((1, *image, inputs))
     w = weight_spec(drawer, (1, *kernel, outputs), 3)
@@ -129,12 +145,36 @@ def average_pool(drawer: Drawer) -> Case:
     return drawer.case("AVERAGE_POOL_2D", result)
 
 
+@drawing
+def max_pool(drawer: Drawer) -> Case:
+    height, width = drawer.integer(1, 9), drawer.integer(1, 9)
+    pool = drawer.choice((2, 2), (3, 3), (1, 4), (3, 2))
+    stride, padding = drawer.integer(1, 3), drawer.choice("SAME", "VALID")
+    size = [
+        e + (p - 1 if padding == "VALID" else 0) for e, p in zip((height, width), pool, strict=True)
+    ]
+    output = [
+        (e - p) // stride + 1 if padding == "VALID" else -(-e // stride)
+        for e, p in zip(size, pool, strict=True)
+    ]
+    channels = drawer.choice(*CHANNELS)
+    x = drawer.spec((1, *size, channels))
+    y = strategies.like(x, (1, *output, channels))
+    fused = drawer.choice(*ACTIVATIONS)
+    result = drawer.graph.op(
+        "MAX_POOL_2D", [drawer.input(x)], y, filter_height=pool[0], filter_width=pool[1],
+        stride_h=stride, stride_w=stride, padding=padding, fused_activation_function=fused,
+    )  # fmt: skip
+    return drawer.case("MAX_POOL_2D", result)
+
+
 FAMILIES = {
     "conv2d": convolution,
     "depthwise": depthwise,
     "fully_connected": fully_connected,
     "add": addition,
     "pool2d": average_pool,
+    "max_pool2d": max_pool,
 }
 
 

@@ -2,7 +2,8 @@
 
 For each channel the input plane is copied, padded, to a small buffer. A gather load then takes a
 patch of it, up to sixteen bytes, and each output under the patch is one dot product with the
-channel's weights, shifted to the output's place in the patch.
+channel's weights, shifted to the output's place in the patch. Windows of more than sixteen taps and
+dilated ones take an output at a time, large ones in several parts.
 """
 
 import math
@@ -31,6 +32,8 @@ from mcuforge.kernels.registry import SAME_PLACE, Kernel, Operation, kernel
 _REACH = 256
 # Most bytes by which a channel's weights are padded to a vector at opt_level 3.
 _MOST_PADDING = 6
+# Most patches an output is summed from: their weights stay in registers.
+_MOST_PARTS = 4
 # Instructions per group of outputs beside loads and dot products.
 _GROUP_COST = 11
 
@@ -43,11 +46,13 @@ class Tiling:
         patch: height and width of the input under a tile.
         tile: outputs (rows, columns) from one patch.
         group: outputs (rows, columns) requantized together, at most four; a multiple of the tile.
+        parts: first row of taps in each of the patches that an output is summed from.
     """
 
     patch: tuple[int, int]
     tile: tuple[int, int]
     group: tuple[int, int]
+    parts: tuple[int, ...] = (0,)
 
     @property
     def tiles(self) -> list[tuple[int, int]]:
@@ -56,19 +61,28 @@ class Tiling:
         return list(product(range(0, gh, th), range(0, gw, tw)))
 
 
-def tiling(out: tuple[int, int], taps: tuple[int, int], stride: tuple[int, int]) -> Tiling | None:
-    """The tiling with the fewest instructions, or None if a patch does not fit a vector."""
+def tiling(
+    out: tuple[int, int], taps: tuple[int, int], stride: tuple[int, int], dilated: bool
+) -> Tiling | None:
+    """The tiling with the fewest instructions, or None if taps do not fit a few vectors."""
     best, least = None, math.inf
-    for tile in ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1)):
-        patch = tuple((t - 1) * s + k for t, s, k in zip(tile, stride, taps, strict=True))
+    rows = min(LANES // taps[1], taps[0])
+    if not rows or -(-taps[0] // rows) > _MOST_PARTS:
+        return None
+    parts = tuple(min(row, taps[0] - rows) for row in range(0, taps[0], rows))
+    tiles = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))
+    for tile in tiles[-1:] if dilated or len(parts) > 1 else tiles:
+        taken = (rows, taps[1])
+        patch = tuple((t - 1) * s + k for t, s, k in zip(tile, stride, taken, strict=True))
         if patch[0] * patch[1] > LANES:
             continue
         for group in product(range(tile[0], 5, tile[0]), range(tile[1], 5, tile[1])):
             if group[0] * group[1] > 4 or group[0] > out[0] or group[1] > out[1]:
                 continue
-            candidate = Tiling(patch, tile, group)
+            candidate = Tiling(patch, tile, group, parts)
             groups = -(-out[0] // group[0]) * -(-out[1] // group[1])
-            cost = groups * (_GROUP_COST + 2 * len(candidate.tiles) + group[0] * group[1])
+            loads = 2 * len(candidate.tiles) + group[0] * group[1]
+            cost = groups * (_GROUP_COST + len(parts) * loads)
             if cost < least:
                 best, least = candidate, cost
     return best
@@ -89,34 +103,39 @@ def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
     attrs = operation.attrs
     batch, height, width, channels = operation.args[0].shape
     _, out_h, out_w, outputs = operation.out.shape
-    if not is_int8(operation) or batch != 1 or tuple(attrs["dilation"]) != (1, 1):
+    if not is_int8(operation) or batch != 1:
         return None
     weight, bias, scale = (operand.value for operand in operation.args[1:])
     taps = weight.shape[:2]
     stride, (top, left, _, _) = tuple(attrs["strides"]), attrs["padding"]
     by_channel = np.ascontiguousarray(weight.transpose(2, 0, 1))
     exact = requantization(operation, by_channel, bias, scale)
-    tiles = tiling((out_h, out_w), taps, stride)
+    dilation = tuple(attrs["dilation"])
+    tiles = tiling((out_h, out_w), taps, stride, dilation != (1, 1))
     few = out_h * out_w * weight.size < LEAST_MACS
     if exact is None or tiles is None or few:
         return None
     plane = Plane(
         height, width, channels, top, left,
-        rows=(out_h - 1) * stride[0] + taps[0], columns=(out_w - 1) * stride[1] + taps[1],
+        rows=(out_h - 1) * stride[0] + (taps[0] - 1) * dilation[0] + 1,
+        columns=(out_w - 1) * stride[1] + (taps[1] - 1) * dilation[1] + 1,
         zero_point=attrs["input_zero_point"],
     )  # fmt: skip
-    lanes = [y * plane.pitch + x for y, x in np.ndindex(tiles.patch)]
+    between = dilation[0] * plane.pitch
+    lanes = [y * between + x * dilation[1] for y, x in np.ndindex(tiles.patch)]
     if max(lanes) >= _REACH:
         return None
 
     # Weights at their place in the patch of the tile's first output. Other outputs' weights are the
-    # same bytes read from a lower address: what is before them is zero.
-    count = taps[0] * taps[1]
-    compact = LANES - count > most_padding
-    places = np.zeros(LANES, np.uint8)
-    places[:count] = [y * tiles.patch[1] + x for y, x in np.ndindex(taps)]
-    packed = np.zeros((outputs + 1, LANES), np.int8)
-    packed[1:, places[:count]] = by_channel.reshape(outputs, -1)
+    # same bytes read from a lower address: what is before them is zero. Of patches that overlap,
+    # the later one counts.
+    count, parts = taps[0] * taps[1], len(tiles.parts)
+    compact = parts == 1 and LANES - count > most_padding
+    packed = np.zeros((outputs * parts + 1, LANES), np.int8)
+    for part, row in enumerate(tiles.parts):
+        end = tiles.parts[part + 1] if part + 1 < parts else taps[0]
+        places = [y * tiles.patch[1] + x for y, x in np.ndindex(end - row, taps[1])]
+        packed[part + 1 :: parts, places] = by_channel[:, row:end].reshape(outputs, -1)
     if compact:
         packed = by_channel.reshape(-1)
     shifts = {
@@ -138,7 +157,7 @@ def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
     args: list[int | np.ndarray] = [0, packed]
     if compact:
         place_at = f.param("places", LANES, "uint8")
-        args.append(places)
+        args.append(np.array((places + [0] * LANES)[:LANES], np.uint8))
     columns = []
     for values in (words, bytes_):
         if values.size:
@@ -164,17 +183,20 @@ def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
         plane.fill(f, x, padded, c, positions)
         with f.loop("m", multiple) as m:
             o = f.let("o", c * multiple + m)
-            source, first = w, (o + 1) * LANES
+            source, first = w, (o * parts + 1) * LANES
             if compact:
                 source, first = padded, T.int32(spread + furthest)
                 taken = mve.vldrbt_s8(address(w, o * count), T.int32(count))
                 to = mve.vldrb_u8(address(place_at, 0))
                 f.do(mve.vstrbt_scatter_s8(address(padded, first), to, taken, T.int32(count)))
             first = f.let("first", first)
-            vectors = {
-                key: f.let("w", mve.vldrb_s8(address(source, first - shift)))
-                for key, shift in shifts.items()
-            }
+            vectors = [
+                {
+                    key: f.let("w", mve.vldrb_s8(address(source, first + part * LANES - shift)))
+                    for key, shift in shifts.items()
+                }
+                for part in range(parts)
+            ]
             constants = scalars(f, columns, (words, bytes_), o)
             groups = [-(-e // g) for e, g in zip((out_h, out_w), tiles.group, strict=True)]
             with f.loop("gy", groups[0]) as gy:
@@ -183,15 +205,22 @@ def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
                     ox = _start(f, "ox", gx, tiles.group[1], out_w)
                     base = f.let("base", oy * (stride[0] * plane.pitch) + ox * stride[1])
                     acc = {}
-                    for ty, tx in tiles.tiles:
-                        here = base + (ty * stride[0] * plane.pitch + tx * stride[1])
+                    for (ty, tx), part in product(tiles.tiles, range(parts)):
+                        row = ty * stride[0] * plane.pitch + tiles.parts[part] * between
+                        here = base + (row + tx * stride[1])
                         if contiguous:
                             patch = mve.vldrb_s8(address(padded, here))
                         else:
                             patch = mve.vldrb_gather_s8(address(padded, here), gather)
                         patch = f.let("patch", patch)
-                        for (i, j), vector in vectors.items():
-                            acc[ty + i, tx + j] = f.let("acc", mve.vmladav_s8(patch, vector))
+                        for (i, j), vector in vectors[part].items():
+                            total = acc.get((ty + i, tx + j))
+                            acc[ty + i, tx + j] = f.let(
+                                "acc",
+                                mve.vmladav_s8(patch, vector)
+                                if total is None
+                                else mve.vmladava_s8(total, patch, vector),
+                            )
                     value = f.let("sum", mve.vmov_s32(*(acc[member] for member in members)))
                     out = (oy * out_w + ox) * outputs + o
                     result = mve.vqmovn_s32(exact.unsaturated(value, *constants))

@@ -259,6 +259,24 @@ vstrbt_scatter_s8 = _mve(
 """Scatters the first n lanes only."""
 
 
+def _store_begin(i: ir.Expr, p, v, n) -> None:
+    with T.If(i < n[0]), T.Then():
+        T.buffer_store(p, v[i], [i])
+
+
+vstrbt_s8 = _mve(
+    "vstrbt_s8",
+    "void",
+    [_POINTER, ("v", S8), _COUNT],
+    _store_begin,
+    "vstrbq_p_s8((int8_t *)p, v, vctp8q((uint32_t)n));",
+    lambda p, v, n: _effect("masked.store", v, p, _llvm("boolx16", "arm.mve.vctp8", n)),
+    extent=16,
+    memory=("int8", 16),
+)
+"""Stores the first n lanes only."""
+
+
 # Dot products of sixteen int8.
 
 
@@ -534,6 +552,14 @@ def vshr_n_s32(count: int) -> Instruction:
 
 vmin_s32 = _lanewise("vmin_s32", "a b", T.min, "vminq_s32(a, b)")
 vmax_s32 = _lanewise("vmax_s32", "a b", T.max, "vmaxq_s32(a, b)")
+
+
+def _bytewise(name: str, value: Callable[..., ir.Expr], c: str) -> Instruction:
+    return _mve(name, S8, [("a", S8), ("b", S8)], _stores(value), c, value)
+
+
+vmin_s8 = _bytewise("vmin_s8", T.min, "vminq_s8(a, b)")
+vmax_s8 = _bytewise("vmax_s8", T.max, "vmaxq_s8(a, b)")
 
 
 def _saturated(a: ir.Expr) -> ir.Expr:
