@@ -1,10 +1,10 @@
 """Levels on Helium: none is slower than the one below, and flash is spent as each may."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Compile, Find
 from counter import instructions
 from layers import Layers
 from model_bytes import weights_bytes
@@ -20,7 +20,12 @@ MODELS = ("kws_ref_model", "vww_96_int8", "pretrainedResnet_quant", "ad01_int8",
 @pytest.mark.parametrize("core", ["cortex-m55", "cortex-m85"])
 @pytest.mark.parametrize("model", MODELS)
 def test_constants_take_little_more_flash_than_the_weights(
-    model: str, core: str, level: int, most: float, compiled: Compile, find_model: Find
+    model: str,
+    core: str,
+    level: int,
+    most: float,
+    compiled: Callable[[str, str, int], Path],
+    find_model: Callable[[str], Path],
 ) -> None:
     info = mlf.read(compiled(model, f"{core}-c", level)).info
     assert info["weights_bytes"] <= most * weights_bytes(find_model(model).read_bytes())

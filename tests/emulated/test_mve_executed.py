@@ -48,7 +48,7 @@ def test_a_pointwise_convolution_runs_on_helium(toolchain: str, tmp_path: Path) 
     assert products * 16 == macs
     # The others keep loops and pointers, start the program and carry its inputs and outputs.
     helium = sum(n for name, n in executed.items() if name.startswith("v") or name == "le")
-    assert helium > 0.8 * sum(executed.values())
+    assert helium > 0.75 * sum(executed.values())
     assert executed["le"] > PIXELS, "no low-overhead loops"
     assert sum(executed.values()) < 0.3 * macs
 

@@ -124,8 +124,7 @@ vldrd_s32 = _mve(
     S32,
     [_POINTER],
     lambda i, p, result: T.buffer_store(result, p[i % 2], [i]),
-    "vreinterpretq_s32_s64(vldrdq_gather_offset_s64((const int64_t *)p,"
-    " vreinterpretq_u64_u32(vdupq_n_u32(0))))",
+    "vreinterpretq_s32_s64(vldrdq_gather_offset_s64((const int64_t *)p, ((uint64x2_t){0, 0})))",
     lambda p: T.reinterpret(
         S32,
         _llvm(
@@ -390,7 +389,9 @@ def _from_words(name: str, dtype: str, lane: Callable[..., None]) -> Instruction
         dtype,
         [(word, "uint32") for word in "abcd"],
         lane,
-        f"({dtype}_t)(uint32x4_t){{a, b, c, d}}",
+        f"{dtype}_t v = ({dtype}_t)(uint32x4_t){{a, b, c, d}};\n"
+        '__asm("" : "+w"(v)); /* kept, not loaded anew for every use */\n'
+        "return v;",
         lambda *words: T.reinterpret(dtype, T.Shuffle(list(words), [0, 1, 2, 3])),
         extent=1,
     )
