@@ -175,6 +175,8 @@ FAMILIES = {
     "add": addition,
     "pool2d": average_pool,
     "max_pool2d": max_pool,
+    "lookup": strategies.unary("HARD_SWISH"),
+    "requantize": strategies.quantize,
 }
 
 
@@ -209,7 +211,8 @@ def test_kernels_answer_as_litert_on_the_core(
         model = emulator.EmulatedModel(directory / "m.tar", directory / "build", toolchain)
         row = np.concatenate([values.reshape(-1).view(np.uint8) for values in case.inputs])
         (want,) = answer(case.model, case.inputs)
-        np.testing.assert_array_equal(model.run(row[np.newaxis])[0].view("int8"), want.reshape(-1))
+        result = model.run(row[np.newaxis])[0].view(want.dtype)
+        np.testing.assert_array_equal(result, want.reshape(-1))
 
     check()
 

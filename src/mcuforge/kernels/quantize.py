@@ -58,6 +58,11 @@ def _dequantize(operation: Operation) -> Kernel:
 
 @kernel("requantize", opt_level=0)
 def _requantize(operation: Operation) -> Kernel:
+    return table_kernel(operation, requantization_table(operation))
+
+
+def requantization_table(operation: Operation) -> np.ndarray:
+    """(256,) results of QUANTIZE from 8 to 8 bits for the inputs in increasing order."""
     attrs = operation.attrs
     in_dtype, dtype = operation.args[0].dtype, operation.out.dtype
     mantissa, shift = arithmetic.requantize_multiplier(attrs["in_scale"], attrs["scale"])
@@ -65,7 +70,7 @@ def _requantize(operation: Operation) -> Kernel:
     inputs = np.arange(low, high + 1) - attrs["in_zero_point"]
     outputs = arithmetic.multiply_by_quantized_multiplier(inputs, mantissa, shift)
     table = np.clip(outputs + attrs["zero_point"], *arithmetic.quantized_range(dtype))
-    return table_kernel(operation, table.astype(dtype))
+    return table.astype(dtype)
 
 
 def table_kernel(operation: Operation, table: np.ndarray) -> Kernel:
