@@ -158,7 +158,7 @@ def instruction_source(name: str, exported: str = "") -> str:
     else:
         linkage = "static __attribute__((noinline))" if entry.shared else "static inline"
         head = f"{linkage} {c_type(entry.result)} {function}"
-    portable = entry.portable or _portable(entry)
+    portable = _portable(entry)
     return (
         f"{head} {{\n#if defined({feature})\n{body(entry.c)}\n#else\n{body(portable)}\n#endif\n}}\n"
     )

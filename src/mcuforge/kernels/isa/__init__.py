@@ -56,7 +56,6 @@ class Instruction:
         c: C expression or statements performing it, over the parameter names.
         llvm: the call performing it in LLVM, on TIR expressions; None where a C function must.
         header: C header the intrinsics come from; empty if none.
-        portable: the same in plain C99, where it is not to be generated from the definition.
         writes: pointer operands it writes through; if empty, a ``void`` one may use them all so.
         shared: too long to repeat at every call: one C function that is not inlined.
     """
@@ -65,11 +64,10 @@ class Instruction:
     feature: str
     result: str
     params: tuple[tuple[str, str], ...]
-    definition: tirx.PrimFunc | None
+    definition: tirx.PrimFunc
     c: str
     llvm: Callable[..., ir.Expr] | None
     header: str
-    portable: str = ""
     writes: tuple[str, ...] = ()
     shared: bool = False
 
@@ -89,8 +87,7 @@ def instruction(**fields) -> Instruction:
     if declared.name in INSTRUCTIONS:
         raise ValueError(f"instruction {declared.name} is declared twice")
     INSTRUCTIONS[declared.name] = declared
-    if declared.definition is not None:
-        s_tir.TensorIntrin.register(declared.name, declared.definition, implementation(declared))
+    s_tir.TensorIntrin.register(declared.name, declared.definition, implementation(declared))
     return declared
 
 

@@ -92,17 +92,6 @@ def requantize_assembly(
     return [*lines, high, f"ssat {acc}, #8, {acc}, asr #{shift}"]
 
 
-_PORTABLE_REQUANTIZE = """\
-{signed}int32_t high = (int32_t)(((int64_t)(int32_t)acc * m) >> 32) + {c};
-high >>= {shift};
-high = high < -128 ? -128 : high > 127 ? 127 : high;"""
-
-
-def portable_requantize(shift: int, signed: bool, c: str) -> str:
-    sign = "acc += (int32_t)acc < 0 ? 0u : (uint32_t)q;\n" if signed else ""
-    return _PORTABLE_REQUANTIZE.format(signed=sign, c=c, shift=shift)
-
-
 def _indent(text: str, depth: int) -> str:
     return text.replace("\n", "\n" + "    " * depth)
 

@@ -1,4 +1,4 @@
-"""What the blocks of ``isa.armv7em`` compute, as schedulable TIR.
+"""What the blocks of ``isa.armv7em`` and ``isa.armv7em_winograd`` compute, as schedulable TIR.
 
 Memory that a block takes as words is declared by what the words hold: widened inputs are int16, two
 to a word, the first in the lower half.
@@ -260,6 +260,106 @@ def depthwise(
                     value: T.let = _int(x[(oy * sy + ky) * pitch + ox * sx + k])
                     acc += value * tap(stream, ky * slots + k) * 256
                 y[(oy * width + ox) * step] = _requantized(acc, m, q, c[0], shift)
+
+    return definition
+
+
+def transform_inputs(channels: int, tiles: int) -> tirx.PrimFunc:
+    """``transform_inputs(x, wide, pitch)``: B' d B."""
+
+    @T.prim_func(s_tir=True, private=True)
+    def definition(
+        x: T.Buffer((_N,), "int8", offset_factor=1),
+        wide: T.Buffer((_M,), "int16", offset_factor=1),
+        pitch: T.Buffer((1,), "int32", offset_factor=1),
+    ):
+        with T.sblock("root"):
+            T.reads(x[0:_N], pitch[0])
+            T.writes(wide[0:_M])
+            half = T.sblock_alloc_buffer((16,), "int32", scope="local")
+            for c in range(channels):
+                for j in range(4):
+                    first: T.let = channels * j + c
+                    d0: T.let = _int(x[first])
+                    d1: T.let = _int(x[pitch[0] + first])
+                    d2: T.let = _int(x[2 * pitch[0] + first])
+                    d3: T.let = _int(x[3 * pitch[0] + first])
+                    half[j] = d0 - d2
+                    half[4 + j] = d1 + d2
+                    half[8 + j] = d2 - d1
+                    half[12 + j] = d1 - d3
+                for i in range(4):
+                    # A word holds channels 0 and 2, or 1 and 3, of four.
+                    pair: T.let = i * 2 * channels + c // 4 * 2 + c % 2
+                    place: T.let = pair * (2 * tiles) + c % 4 // 2
+                    step: T.let = channels * tiles
+                    wide[place] = T.cast(half[4 * i] - half[4 * i + 2], "int16")
+                    wide[place + step] = T.cast(half[4 * i + 1] + half[4 * i + 2], "int16")
+                    wide[place + 2 * step] = T.cast(half[4 * i + 2] - half[4 * i + 1], "int16")
+                    wide[place + 3 * step] = T.cast(half[4 * i + 1] - half[4 * i + 3], "int16")
+
+    return definition
+
+
+def multiply_tiles(channels: int, tiles: int) -> tirx.PrimFunc:
+    """``multiply_tiles(wide, weights, sums)``."""
+    pairs = channels // 2
+
+    @T.prim_func(s_tir=True, private=True)
+    def definition(
+        wide: T.Buffer((32 * pairs * tiles,), "int16", offset_factor=1),
+        weights: T.Buffer((64 * pairs,), "int16", offset_factor=1),
+        sums: T.Buffer((32 * tiles,), "int32", offset_factor=1),
+    ):
+        with T.sblock("root"):
+            T.reads(wide[0 : 32 * pairs * tiles], weights[0 : 64 * pairs])
+            T.writes(sums[0 : 32 * tiles])
+            for place, o, tile in T.grid(16, 2, tiles):
+                acc: T.uint32 = T.uint32(0)
+                for k, half in T.grid(pairs, 2):
+                    pair: T.let = place * pairs + k
+                    product: T.let = _int(weights[(pair * 2 + o) * 2 + half]) * _int(
+                        wide[(pair * tiles + tile) * 2 + half]
+                    )
+                    acc += T.cast(product, "uint32")
+                sums[(place * 2 + o) * tiles + tile] = T.cast(acc, "int32")
+
+    return definition
+
+
+def transform_outputs(tiles: int, step: int, pitch: int, shift: int, signed: bool) -> tirx.PrimFunc:
+    """``transform_outputs(sums, stream, y, places, c)``: A' sums A, requantized."""
+    row, constants = 2 * tiles, 3 if signed else 2
+
+    @T.prim_func(s_tir=True, private=True)
+    def definition(
+        sums: T.Buffer((16 * row,), "int32", offset_factor=1),
+        stream: T.Buffer((2 * constants,), "int32", offset_factor=1),
+        y: T.Buffer((_M,), "int8", offset_factor=1),
+        places: T.Buffer((tiles,), "int32", offset_factor=1),
+        c: T.Buffer((1,), "int32", offset_factor=1),
+    ):
+        with T.sblock("root"):
+            T.reads(sums[0 : 16 * row], stream[0 : 2 * constants], places[0:tiles], c[0])
+            T.writes(y[0:_M])
+            half = T.sblock_alloc_buffer((8,), "uint32", scope="local")
+            for o, tile in T.grid(2, tiles):
+                m: T.let = stream[o * constants + 1]
+                q: T.let = stream[o * constants + 2] if signed else 0
+                for j in range(4):
+                    first: T.let = row * j + o * tiles + tile
+                    s1: T.let = T.cast(sums[4 * row + first], "uint32")
+                    s2: T.let = T.cast(sums[8 * row + first], "uint32")
+                    half[j] = T.cast(sums[first], "uint32") + s1 + s2
+                    half[4 + j] = s1 - s2 - T.cast(sums[12 * row + first], "uint32")
+                for i in range(2):
+                    # One that is in the sums of both outputs.
+                    middle: T.let = half[4 * i + 1] + T.cast(stream[o * constants], "uint32")
+                    left: T.let = T.cast(half[4 * i] + middle + half[4 * i + 2], "int32")
+                    right: T.let = T.cast(middle - half[4 * i + 2] - half[4 * i + 3], "int32")
+                    place: T.let = places[tile] + o + i * pitch
+                    y[place] = _requantized(left, m, q, c[0], shift)
+                    y[place + step] = _requantized(right, m, q, c[0], shift)
 
     return definition
 

@@ -12,18 +12,17 @@ channels at a time. Weights are multiplied with what fits int16 besides: the fin
 the easier it is to find an exact requantization.
 """
 
-import re
 from functools import cache
 
 import numpy as np
 
 from mcuforge.kernels.isa import Instruction, instruction
+from mcuforge.kernels.isa import armv7em_definitions as definitions
 from mcuforge.kernels.isa.armv7em import (
     FEATURE,
     OPAQUE,
     assembly,
     join,
-    portable_requantize,
     requantize_assembly,
 )
 
@@ -106,7 +105,7 @@ def transform_inputs(channels: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("x", "handle"), ("wide", "handle"), ("pitch", "int32")),
-        definition=None,
+        definition=definitions.transform_inputs(channels, TILES),
         c=f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
@@ -115,27 +114,6 @@ for (int c = 0; c < {channels}; c += 4) {{
 #pragma GCC unroll 2
 {half}
     in += 4;
-}}""",
-        portable=f"""\
-const int8_t *in = x;
-int16_t *out = wide;
-for (int c = 0; c < {channels}; ++c) {{
-    int t[4][4];
-    for (int i = 0; i < 4; ++i) {{
-        const int d0 = in[{channels} * i + c], d1 = in[pitch + {channels} * i + c];
-        const int d2 = in[2 * pitch + {channels} * i + c], d3 = in[3 * pitch + {channels} * i + c];
-        t[0][i] = d0 - d2;
-        t[1][i] = d1 + d2;
-        t[2][i] = d2 - d1;
-        t[3][i] = d1 - d3;
-    }}
-    int16_t *const place = out + {2 * stride} * (c / 4 * 2 + c % 2) + c % 4 / 2;
-    for (int i = 0; i < 4; ++i) {{
-        place[{2 * place} * (4 * i)] = (int16_t)(t[i][0] - t[i][2]);
-        place[{2 * place} * (4 * i + 1)] = (int16_t)(t[i][1] + t[i][2]);
-        place[{2 * place} * (4 * i + 2)] = (int16_t)(t[i][2] - t[i][1]);
-        place[{2 * place} * (4 * i + 3)] = (int16_t)(t[i][1] - t[i][3]);
-    }}
 }}""",
         llvm=None,
         header="",
@@ -182,30 +160,11 @@ def multiply_tiles(channels: int) -> Instruction:
         feature=FEATURE,
         result="void",
         params=(("wide", "handle"), ("weights", "handle"), ("sums", "handle")),
-        definition=None,
+        definition=definitions.multiply_tiles(channels, TILES),
         c='register const void *r0 __asm("r0") = wide;\n'
         'register const void *r1 __asm("r1") = weights;\n'
         'register void *r2 __asm("r2") = sums;\n'
         + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2)', '"r3", "r12", "cc", "memory"'),
-        portable=f"""\
-const int16_t *in = wide, *w = weights;
-uint32_t *out = sums;
-for (int place = 0; place < 16; ++place) {{
-    uint32_t accs[2][{TILES}] = {{{{0}}}};
-    for (int k = 0; k < {steps}; ++k) {{
-        for (int o = 0; o < 2; ++o) {{
-            for (int t = 0; t < {TILES}; ++t) {{
-                accs[o][t] += (uint32_t)(w[2 * o] * in[2 * t]);
-                accs[o][t] += (uint32_t)(w[2 * o + 1] * in[2 * t + 1]);
-            }}
-        }}
-        in += {2 * TILES};
-        w += 4;
-    }}
-    for (int i = 0; i < {2 * TILES}; ++i) {{
-        *out++ = accs[i / {TILES}][i % {TILES}];
-    }}
-}}""",
         llvm=None,
         header="",
         writes=("sums",),
@@ -225,22 +184,33 @@ def transform_outputs(step: int, pitch: int, shift: int, signed: bool) -> Instru
         step, pitch: bytes in y from pixel to pixel and from row to row.
         shift, signed: of the requantization.
     """
-    code = requantize_assembly("%0", "%2", "%3", "%4", "%1", shift, signed)
-    arm = "\n                ".join(f'"{line}\\n"' for line in code)
-    arm = f'__asm({arm}\n                : "+r"(acc), "=&r"(scratch) : "r"(m), "r"(q), "r"(c));'
-    sign = "const int32_t q = *w++;" if signed else ""
-    body = """\
+    lines = requantize_assembly("%0", "%2", "%3", "%4", "%1", shift, signed)
+    requantize = "\n                ".join(f'"{line}\\n"' for line in lines)
+    q = "*w++" if signed else "0"
+    row = 2 * TILES
+    return instruction(
+        name=join(
+            "transform_outputs", f"o{step}", f"p{pitch}", f"s{shift}", "signed" if signed else ""
+        ),
+        feature=FEATURE,
+        result="void",
+        params=(
+            ("sums", "handle"), ("stream", "handle"), ("y", "handle"), ("places", "handle"),
+            ("c", "int32"),
+        ),
+        definition=definitions.transform_outputs(TILES, step, pitch, shift, signed),
+        c=f"""\
 const int32_t *w = stream, *offset = places;
 const uint32_t *in = sums;
 int8_t *out = y;
-{opaque}
+{OPAQUE}
 for (int o = 0; o < 2; ++o) {{
     const uint32_t bias = (uint32_t)*w++;
     const int32_t m = *w++;
-    {sign}
+    const int32_t q = {q};
 #pragma GCC unroll 1
-    for (int t = 0; t < {tiles}; ++t) {{
-        const uint32_t *const s = in + {tiles} * o + t;
+    for (int t = 0; t < {TILES}; ++t) {{
+        const uint32_t *const s = in + {TILES} * o + t;
         int8_t *const place = out + offset[t] + o;
         uint32_t a[4], b[4], results[4];
 #pragma GCC unroll 4
@@ -258,34 +228,13 @@ for (int o = 0; o < 2; ++o) {{
         results[3] = b[1] - b[2] - b[3];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {{
-            {requantize}
-            place[(i & 1) * {step} + (i >> 1) * {pitch}] = (int8_t){result};
+            int32_t acc = (int32_t)results[i], scratch;
+            __asm({requantize}
+                : "+r"(acc), "=&r"(scratch) : "r"(m), "r"(q), "r"(c));
+            place[(i & 1) * {step} + (i >> 1) * {pitch}] = (int8_t)acc;
         }}
     }}
-}}"""
-    values = {"sign": sign, "tiles": TILES, "row": 2 * TILES, "step": step, "pitch": pitch}
-    unused = "int32_t acc = (int32_t)results[i], scratch;\n            "
-    if not signed:
-        unused += "const int32_t q = 0;\n            "
-    portable = portable_requantize(shift, signed, "c").replace("\n", "\n            ")
-    return instruction(
-        name=join(
-            "transform_outputs", f"o{step}", f"p{pitch}", f"s{shift}", "signed" if signed else ""
-        ),
-        feature=FEATURE,
-        result="void",
-        params=(
-            ("sums", "handle"), ("stream", "handle"), ("y", "handle"), ("places", "handle"),
-            ("c", "int32"),
-        ),
-        definition=None,
-        c=body.format(requantize=unused + arm, result="acc", opaque=OPAQUE, **values),
-        portable=re.sub("#pragma.*\n", "", body).format(
-            requantize=f"uint32_t acc = results[i];\n            {portable}",
-            result="high",
-            opaque="",
-            **values,
-        ),
+}}""",
         llvm=None,
         header="",
         writes=("y",),
