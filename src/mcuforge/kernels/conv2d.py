@@ -129,15 +129,17 @@ def _scalar(operation: Operation, weight: np.ndarray, groups: int) -> Kernel:
     ):
         for b, oy, ox, o in T.grid(n, out_h, out_w, outputs):
             acc: T.int32 = bias[o]
-            for ky, kx in T.grid(kernel_h, kernel_w):
+            for ky in range(kernel_h):
                 iy: T.let = oy * sy + ky * dy - top
-                ix: T.let = ox * sx + kx * dx - left
-                if iy >= 0 and iy < height and ix >= 0 and ix < width:
-                    for c in range(group_channels):
-                        acc += (
-                            T.cast(x[b, iy, ix, o // group_outputs * group_channels + c], "int32")
-                            - x_zero
-                        ) * (T.cast(weight[o, ky, kx, c], "int32") - w_zero)
+                if iy >= 0 and iy < height:
+                    for kx in range(kernel_w):
+                        ix: T.let = ox * sx + kx * dx - left
+                        if ix >= 0 and ix < width:
+                            first: T.let = o // group_outputs * group_channels
+                            for c in range(group_channels):
+                                acc += (T.cast(x[b, iy, ix, first + c], "int32") - x_zero) * (
+                                    T.cast(weight[o, ky, kx, c], "int32") - w_zero
+                                )
             result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.negative)
             y[b, oy, ox, o] = T.cast(clamp(result + y_zero, low, high), dtype)
 
