@@ -65,6 +65,27 @@ class Layers:
         self.window("DEPTHWISE_CONV_2D", kernel, strides, padding, 0, relu)
         return self
 
+    def pool(self, name, window, strides=(1, 1), padding="SAME", fused="NONE") -> "Layers":
+        n, *size, channels = self.shape
+        extra = window if padding == "VALID" else (1, 1)
+        out = [-(-(e - k + 1) // s) for e, k, s in zip(size, extra, strides, strict=True)]
+        self.shape = (n, *out, channels)
+        self.spec = Spec(self.shape, "int8", self.spec.scale, self.spec.zero_point)
+        self.tensor = self.graph.op(
+            name, [self.tensor], self.spec, padding=padding, filter_height=window[0],
+            filter_width=window[1], stride_h=strides[0], stride_w=strides[1],
+            fused_activation_function=fused,
+        )  # fmt: skip
+        return self
+
+    def mean(self) -> "Layers":
+        """Over height and width, which stay as ones."""
+        n, _, _, channels = self.shape
+        axes = self.graph.constant(np.int32([1, 2]))
+        result = self.out((n, 1, 1, channels), False)
+        self.tensor = self.graph.op("MEAN", [self.tensor, axes], result, keep_dims=True)
+        return self
+
     def add_itself(self) -> "Layers":
         spec = self.spec
         self.tensor = self.graph.op("ADD", [self.tensor, self.tensor], self.out(spec.shape, True))

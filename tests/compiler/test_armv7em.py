@@ -1,5 +1,6 @@
 """The kernels for ARMv7E-M: requantization, portable C on this machine, assembly on QEMU."""
 
+import re
 from pathlib import Path
 
 import batch
@@ -136,6 +137,13 @@ SHAPES = {
     "add": lambda: Layers((1, 3, 5, 4), 14).add_itself(),
     "many inputs": lambda: Layers((1, 4, 3, 260), 22).conv((3, 3), 5, relu=False).conv((4, 3), 3),
     "many inputs, dense": lambda: Layers((1, 1, 1, 5003), 23).dense(6),
+    "pools": lambda: pools(),
+    "pools, batch": lambda: Layers((2, 5, 4, 8), 26).pool("AVERAGE_POOL_2D", (3, 3)).mean(),
+    "pool, whole": lambda: (
+        Layers((1, 16, 16, 4), 27).pool("AVERAGE_POOL_2D", (16, 16), padding="VALID")
+    ),
+    "pool, one column": lambda: Layers((1, 7, 1, 8), 28).pool("AVERAGE_POOL_2D", (5, 3), (3, 3)),
+    "mean": lambda: Layers((1, 16, 16, 4), 29).mean(),
     "dense": lambda: Layers((1, 1, 1, 37), 15).dense(10).dense(3),
 }  # fmt: skip
 
@@ -149,6 +157,14 @@ def odd() -> Layers:
 def tiles() -> Layers:
     """Large enough for Winograd's form."""
     return Layers((1, 16, 18, 4), 17).conv((3, 3), 8).conv((3, 3), 4, relu=False)
+
+
+def pools() -> Layers:
+    """Of both kinds, with and without padding, and a mean."""
+    layers = Layers((1, 13, 12, 8), 25).pool("MAX_POOL_2D", (3, 2), fused="RELU6")
+    layers = layers.conv((1, 1), 12, relu=False).pool("AVERAGE_POOL_2D", (4, 3))
+    layers = layers.pool("MAX_POOL_2D", (2, 2), (2, 1), "VALID", fused="RELU")
+    return layers.pool("AVERAGE_POOL_2D", (2, 3), padding="VALID").mean()
 
 
 def stimuli(shape: tuple[int, ...]) -> list[np.ndarray]:
@@ -207,6 +223,7 @@ CHAINS = {
     (tiles, 4): ("transform_inputs", "multiply_tiles", "transform_outputs"),
     (many_inputs, 3): ("dot_long_2x3", "dot_long_1x3", "dot_long_4x1", "dot_long_1x1"),
     (planes, 3): ("depthwise_3x3", "depthwise"),
+    (pools, 3): ("ldr", "str", "smax8", "sxtab16", "sxtab16_ror8"),
 }
 
 
@@ -233,7 +250,7 @@ def test_assembly_answers_as_litert(
     emulated = EmulatedModel(tmp_path / "model.tar", tmp_path / "build", toolchain, ("-O3",))
     code = (tmp_path / "build/codegen/host/src/tvmgen_chain.c").read_text()
     for block in CHAINS[make, level]:
-        assert f"mcuforge_{block}_" in code
+        assert re.search(rf"mcuforge_{block}[_(]", code)
     assert ("_wide(" in code) == (make is planes)
     results = emulated.run(np.stack([x.reshape(-1) for x in inputs]).view(np.uint8))
     wanted = np.stack([answer(model, [x])[0].reshape(-1) for x in inputs])
@@ -273,7 +290,7 @@ def test_softmax_is_exact_for_every_difference(classes: int, tmp_path: Path) -> 
         np.testing.assert_array_equal(given, evaluate(model, rows))
 
 
-@pytest.mark.parametrize("seed", range(14))
+@pytest.mark.parametrize("seed", range(18))
 def test_no_level_is_slower_than_the_one_below(seed: int, tmp_path: Path) -> None:
     random = np.random.default_rng(seed)
 
@@ -290,6 +307,14 @@ def test_no_level_is_slower_than_the_one_below(seed: int, tmp_path: Path) -> Non
             shape = layers.first_shape
         case 13:
             layers = Layers((1, between(2000, 5000)), seed).dense(between(2, 9))
+            shape = layers.first_shape
+        case 14 | 15 | 16 as kind:
+            layers = Layers((1, between(1, 9), between(1, 9), 4 * between(1, 5)), seed)
+            shape = layers.first_shape
+            name = "MAX_POOL_2D" if kind == 14 else "AVERAGE_POOL_2D"
+            layers.pool(name, (between(1, 4), between(1, 4)), strides)
+        case 17:
+            layers = Layers((1, between(1, 9), between(1, 9), 4 * between(1, 5)), seed).mean()
             shape = layers.first_shape
         case 0 | 1:
             layers.conv(window, between(1, 16), strides, relu=bool(seed % 4))

@@ -119,6 +119,25 @@ def tiles() -> list[Trial]:
     return given
 
 
+def words() -> list[Trial]:
+    """Instructions on registers."""
+
+    def any_word() -> np.ndarray:
+        return draw(-(1 << 31), (1 << 31) - 1, 1)
+
+    def any_bytes() -> np.ndarray:
+        return draw(-128, 127, 4)
+
+    return [
+        trial(isa.ssat8(7), any_word(), memory(1)),
+        trial(isa.sxtab16(0), any_word(), any_word(), memory(1)),
+        trial(isa.sxtab16(8), any_word(), any_word(), memory(1)),
+        trial(isa.smax8, any_word(), any_word(), memory(1)),
+        trial(isa.ldr, any_bytes(), memory(1)),
+        trial(isa.str_, memory(4), any_word()),
+    ]
+
+
 def trials() -> list[Trial]:
     given = tiles()
     for pixels in (1, 3):
@@ -132,7 +151,7 @@ def trials() -> list[Trial]:
     given.append(trial(isa.fill_halfwords, memory(64), draw(0, 31, 1), draw(-128, 127, 1)))
     given.append(trial(isa.copy_bytes, draw(-128, 127, 48), memory(48), draw(0, 47, 1)))
     given.append(trial(isa.plane(3, 5, 2, 8), draw(-128, 127, 30), memory(24)))
-    given.append(trial(isa.ssat8(7), draw(-(1 << 31), (1 << 31) - 1, 1), memory(1)))
+    given += words()
     for signed in (False, True):
         for channels, pixels in isa.DOT_SHAPES:
             given += [dot(channels, pixels, 2, signed)]
@@ -175,14 +194,15 @@ def test_the_core_computes_the_definitions(
     assert differing_on_core(*blocks, core, machine, toolchain, tmp_path) == []
 
 
-def test_saturation_by_llvm(blocks, tmp_path: Path) -> None:
-    """The one with a form for LLVM; the others are C functions that objects call."""
+def test_llvm_computes_the_definitions(blocks, tmp_path: Path) -> None:
+    """Of those with a form for LLVM; the others are C functions that objects call."""
     for program in ("qemu-system-arm", "clang-19", "ld.lld-19"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     pairs = [(g, w) for g, w in zip(*blocks, strict=True) if g.entry.llvm is not None]
     given, want = zip(*pairs, strict=True)
-    assert [one.entry.name for one in given] == ["ssat8_asr7"]
+    names = ["ssat8_asr7", "sxtab16", "sxtab16_ror8", "smax8", "ldr", "str"]
+    assert [one.entry.name for one in given] == names
     assert differing_on_core(given, want, "cortex-m7", "mps2-an500", "tvm-llvm", tmp_path) == []
 
 

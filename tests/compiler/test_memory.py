@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -484,16 +485,18 @@ def is_safe(steps: list[tuple[str, set[int]]], distance: int) -> bool:
     return True
 
 
-@given(windows())
+@given(windows(), st.integers(1, 4))
 @settings(max_examples=80, deadline=None)
-def test_distance_of_kernels_by_element_is_the_smallest_safe_one(case):
+def test_distance_of_kernels_by_element_is_the_smallest_safe_one(case, count):
     operation, kernel, groups = case
     outputs = operation.out.shape[3]
+    count = math.gcd(count, outputs)
     steps = []
-    for element in range(int(np.prod(operation.out.shape))):
-        at = reads(operation, kernel, groups, element // outputs, element % outputs)
-        steps += [("read", at), ("write", {element})]
-    distance = inplace.by_element(operation, kernel, groups)
+    for first in range(0, int(np.prod(operation.out.shape)), count):
+        elements = range(first, first + count)
+        at = (reads(operation, kernel, groups, e // outputs, e % outputs) for e in elements)
+        steps += [("read", set().union(*at)), ("write", set(elements))]
+    distance = inplace.by_element(operation, kernel, groups, count)
     beyond = int(np.prod(operation.out.shape))
     assert all(is_safe(steps, d) for d in range(distance, max(distance, beyond) + 1))
     # One byte less is safe only where a write then merely jumps over what is still read.

@@ -63,20 +63,22 @@ def first_pixels(operation: Operation, window: tuple[int, int]) -> np.ndarray:
     return np.where((rows >= 0) & (columns >= 0), images + rows * size[1] + columns, _NEVER)
 
 
-def by_element(operation: Operation, window: tuple[int, int], groups: int) -> int:
-    """Distance for a kernel that computes one output element after the other.
+def by_element(operation: Operation, window: tuple[int, int], groups: int, count: int = 1) -> int:
+    """Distance for a kernel that computes one output element, or a few, after the other.
 
     Args:
         operation: a convolution or pooling of 8-bit tensors.
         window: height and width of the window.
         groups: of channels; an output channel reads only the input channels of its group. As many
             as input channels for depthwise convolutions and poolings.
+        count: neighbouring output channels computed at a time, of which there is a multiple; all
+            that they read is read before the first is written.
     """
     channels, outputs = operation.args[0].shape[3], operation.out.shape[3]
     pixels = first_pixels(operation, window)[..., np.newaxis]
-    first_channel = np.arange(outputs) // (outputs // groups) * (channels // groups)
+    first_channel = np.arange(0, outputs, count) // (outputs // groups) * (channels // groups)
     first_read = np.where(pixels == _NEVER, _NEVER, pixels * channels + first_channel)
-    return distance(first_read.reshape(-1), np.arange(1, first_read.size + 1))
+    return distance(first_read.reshape(-1), np.arange(1, first_read.size + 1) * count)
 
 
 def by_pixels(

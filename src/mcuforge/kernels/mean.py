@@ -48,6 +48,13 @@ def _restore(region: Region) -> relax.Call | None:
     )
 
 
+def division(operation: Operation, count: int) -> arithmetic.Linear:
+    """From a sum of ``count`` inputs, without their zero points, to the mean at its scale."""
+    attrs = operation.attrs
+    factor = arithmetic.mean_multiplier(attrs["in_scale"], attrs["scale"], count)
+    return requantization_line(operation, factor, 255 * count)
+
+
 @kernel("mean", opt_level=1)
 def _scalar(operation: Operation) -> Kernel:
     attrs, shape = operation.attrs, operation.args[0].shape
@@ -59,8 +66,7 @@ def _scalar(operation: Operation) -> Kernel:
     outer = [(shape[a], steps[a]) for a in range(len(shape)) if a not in axes]
     count, size = (int(np.prod([s for s, _ in dims])) for dims in (inner, outer))
     elements = size * count
-    factor = arithmetic.mean_multiplier(attrs["in_scale"], attrs["scale"], count)
-    multiplier, addend, shift, negative = requantization_line(operation, factor, 255 * count)
+    multiplier, addend, shift, negative = division(operation, count)
 
     def position(number, dims):
         return offset(number, [size for size, _ in dims], [step for _, step in dims])
