@@ -10,9 +10,9 @@ from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
 from mcuforge.kernels import inplace
+from mcuforge.kernels.function import Function, Variable, address
 from mcuforge.kernels.isa import armv7em as isa
 from mcuforge.kernels.mean import division
-from mcuforge.kernels.mve_common import Function, Variable, address
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 from mcuforge.kernels.requantize import clamp, requantize
 

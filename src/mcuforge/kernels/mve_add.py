@@ -7,8 +7,8 @@ import numpy as np
 from tvm.tirx.script import builder as T
 
 from mcuforge.kernels.add import add_terms
+from mcuforge.kernels.function import Function, address
 from mcuforge.kernels.isa import mve
-from mcuforge.kernels.mve_common import Function, address
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 
 _LANES = 4

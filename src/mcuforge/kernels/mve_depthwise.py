@@ -14,15 +14,13 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
+from mcuforge.kernels.function import Function, address, lesser
 from mcuforge.kernels.isa import mve
 from mcuforge.kernels.mve_common import (
     LANES,
     LEAST_MACS,
-    Function,
-    address,
     by_width,
     is_int8,
-    lesser,
     requantization,
     scalars,
 )

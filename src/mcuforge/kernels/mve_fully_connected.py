@@ -3,16 +3,9 @@
 import numpy as np
 from tvm.tirx.script import builder as T
 
+from mcuforge.kernels.function import Function, address, lesser
 from mcuforge.kernels.isa import mve
-from mcuforge.kernels.mve_common import (
-    LANES,
-    LEAST_MACS,
-    Function,
-    address,
-    is_int8,
-    lesser,
-    requantization,
-)
+from mcuforge.kernels.mve_common import LANES, LEAST_MACS, is_int8, requantization
 from mcuforge.kernels.mve_conv2d import dot
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 

@@ -3,8 +3,9 @@
 import numpy as np
 from tvm.tirx.script import builder as T
 
+from mcuforge.kernels.function import Function, address
 from mcuforge.kernels.isa import mve
-from mcuforge.kernels.mve_common import LANES, Function, address
+from mcuforge.kernels.mve_common import LANES
 from mcuforge.kernels.quantize import requantization_table
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 

@@ -5,8 +5,9 @@ from tvm import ir
 from tvm.tirx.script import builder as T
 
 from mcuforge.kernels import arithmetic, inplace
+from mcuforge.kernels.function import Function, address, lesser
 from mcuforge.kernels.isa import mve
-from mcuforge.kernels.mve_common import LANES, Function, address, lesser, solve
+from mcuforge.kernels.mve_common import LANES, solve
 from mcuforge.kernels.registry import Kernel, Operation, kernel
 
 _LANES = 4
