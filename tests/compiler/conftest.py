@@ -1,11 +1,11 @@
 """Models the compiler's tests share: each is compiled once for a target and level."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures import Compile, Expect, Find
 
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError
@@ -16,10 +16,6 @@ from mcuforge.target import Target
 
 ROOT = Path(__file__).parents[2]
 SHARED_MODELS = ROOT.parent / "shared" / "data" / "models"
-
-Find = Callable[[str], Path]
-Compile = Callable[[str, str, int], Path]
-Expect = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="session")

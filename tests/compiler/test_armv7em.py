@@ -6,9 +6,9 @@ from pathlib import Path
 import batch
 import numpy as np
 import pytest
-from conftest import Compile, Find
 from counter import instructions
 from emulator import EmulatedModel
+from fixtures import Compile, Find
 from host import HostModel
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from conftest import Compile, Expect
 from elftools.elf.elffile import ELFFile
 from emulator import EmulatedModel
+from fixtures import Compile, Expect
 from host import HostModel
 from lowered import lowered
 from tvm.script import tirx as T

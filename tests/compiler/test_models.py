@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Compile, Expect
 from emulator import EmulatedModel
+from fixtures import Compile, Expect
 from host import HostModel
 
 from mcuforge import mlf
