@@ -11,12 +11,15 @@ import fake_mlf
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
+from layers import Layers
 
 from mcuforge import boards, firmware, runner
 from mcuforge.boards import flashing
+from mcuforge.compiler import compile_model
 from mcuforge.errors import BoardError, ToolError
 from mcuforge.firmware import commands, workspace, zephyr
 from mcuforge.runner.device import Device
+from mcuforge.target import Target
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 EMULATED = ("zephyr_mps2_an500", "zephyr_mps3_an547")
@@ -147,14 +150,16 @@ def test_nothing_is_left_slow(built, archive, board, toolchain):
     assert re.search(rf"{region}LENGTH = \({kilobytes} \* 1024 - 0x0 - 0x0\)", script)
 
 
-def test_helium_is_used(built, archive):
-    """The kernels' object has instructions of Helium: the compiler is told of the true core."""
-    cell = built(archive, "ek_ra8m1", "clang")
-    (model,) = (cell.project / "build").rglob("tvmgen_tiny.c.obj")
+def test_helium_is_used(built, tmp_path):
+    """The kernels' object has dot products of Helium: the compiler is told of the true core."""
+    (tmp_path / "m.tflite").write_bytes(Layers((1, 8, 8, 16), 0).conv((1, 1), 16).model())
+    compile_model(tmp_path / "m.tflite", "layer", Target("cortex-m85"), 3, tmp_path / "m.tar")
+    cell = built(tmp_path / "m.tar", "ek_ra8m1", "clang")
+    (model,) = (cell.project / "build").rglob("tvmgen_layer.c.obj")
     dump = subprocess.run(
         ["llvm-objdump-19", "-d", str(model)], check=True, capture_output=True, text=True
     ).stdout
-    assert re.search(r"\tvml[ad]+a?v", dump)
+    assert re.search(r"\tvmlava?\.s8", dump)
 
 
 def test_without_the_sdk_the_error_says_so(archive, tmp_path, monkeypatch):
