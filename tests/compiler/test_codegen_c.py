@@ -447,6 +447,18 @@ def test_aliased_parameters_are_not_restrict() -> None:
     )
 
 
+def test_a_parameter_that_is_not_needed_is_no_warning(tmp_path: Path) -> None:
+    @T.prim_func(private=True)
+    def constant(x: T.Buffer((4,), "int8"), y: T.Buffer((4,), "int8")):
+        for i in range(4):
+            y[i] = T.int8(7)
+
+    library = _build(tmp_path, {"constant": lowered(constant)})
+    y = np.zeros(4, np.int8)
+    _call(library, "constant", np.zeros(4, np.int8), y)
+    assert y.tolist() == [7] * 4
+
+
 def test_names_are_unique_and_no_keywords() -> None:
     @T.prim_func(private=True)
     def twice(x: T.Buffer((4,), "int32"), y: T.Buffer((4,), "int32")):
