@@ -189,20 +189,14 @@ def _obtain(
     source: Source, sha256: str, root: Path, cache: Path | None, progress: TextIO
 ) -> DataSet:
     place = _place(source, root, cache)
+
+    def checked() -> DataSet:
+        data = DataSet(place, source.directory)
+        found = data.sha256()
+        if sha256 not in ("", found):
+            raise ModelError(f"wrong sha256, expected {sha256}, found {found}")
+        return data
+
     if source.kind == "path":
-        return _checked(DataSet(place, source.directory), sha256)
-    with fetch.locked(place):
-        if not place.exists():
-            fetch.download(source.location, place, progress)
-        try:
-            return _checked(DataSet(place, source.directory), sha256)
-        except ModelError:
-            place.unlink(missing_ok=True)
-            raise
-
-
-def _checked(data: DataSet, sha256: str) -> DataSet:
-    found = data.sha256()
-    if sha256 not in ("", found):
-        raise ModelError(f"wrong sha256, expected {sha256}, found {found}")
-    return data
+        return checked()
+    return fetch.cached(place, lambda: fetch.download(source.location, place, progress), checked)

