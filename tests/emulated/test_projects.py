@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import fake_mlf
+import standalone
 
 from mcuforge import boards, firmware
 
@@ -21,18 +22,7 @@ def test_a_standalone_firmware_checks_its_samples(tmp_path):
     configure = ["cmake", "-G", "Ninja", "-B", "build", "-DCMAKE_TOOLCHAIN_FILE=toolchain.cmake"]
     for command in (configure, ["cmake", "--build", "build"]):
         subprocess.run([*command], cwd=project, check=True, capture_output=True, timeout=300)
-    run = ["qemu-system-arm", "-M", board.machine, "-nodefaults", "-display", "none"]
-    run += ["-icount", "shift=0,align=off,sleep=off", "-serial", "stdio"]
-    run += ["-kernel", str(project / "build" / "firmware.elf")]
-    printed = []
-    with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
-        try:
-            for line in iter(qemu.stdout.readline, ""):
-                printed.append(line.strip())
-                if line.startswith("done"):
-                    break
-        finally:
-            qemu.kill()
+    printed = standalone.output(board.machine, project / "build" / "firmware.elf")
     results = [line for line in printed if line.startswith("sample")]
     assert ["exact, " in line for line in results] == [True, True, False]
     assert "DIFFERENT" in results[2]
