@@ -16,9 +16,9 @@ test: check
 check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
-	git ls-files 'device/*.[ch]' | xargs -r $(BIN)/clang-format --dry-run -Werror
+	git ls-files 'src/mcuforge/device/*.[ch]' | xargs -r $(BIN)/clang-format --dry-run -Werror
 
 setup:
 	@envs/setup.sh

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from mcuforge.formats.tflite.describe import describe
 from mcuforge.jobs import job
 from mcuforge.models import vectors
-from mcuforge.models.describe import describe
 
 with job(snakemake.log[0]):
     model = Path(snakemake.input[0])

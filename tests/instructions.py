@@ -16,7 +16,7 @@ import tvm
 from mcuforge.codegen import c, llvm
 from mcuforge.codegen.lower import LoweredKernel, lower_definition
 from mcuforge.firmware import toolchains
-from mcuforge.kernels.isa import INSTRUCTIONS, Instruction, implementation
+from mcuforge.isa import INSTRUCTIONS, Instruction, implementation
 from mcuforge.target import Target
 
 ROUNDS = 32

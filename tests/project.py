@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("config", "device", "envs", "scripts", "src", "workflow")
+PARTS = ("Snakefile", "config", "envs", "profiles", "scripts", "src", "workflow")
 GRID = {
     "models": ["tiny", "other"],
     "boards": ["mps2_an500", "mps3_an547"],

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from mcuforge.kernels import arithmetic
+from mcuforge.exact import arithmetic
 
 
 class Value(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from tflite_graphs import Graph, Spec, Tensor
 
-from mcuforge.kernels.arithmetic import same_padding
+from mcuforge.exact.arithmetic import same_padding
 
 INTEGER_TYPES = ("int8", "uint8")
 ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")

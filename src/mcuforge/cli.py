@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from mcuforge.errors import ConfigError, McuforgeError
+from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import fetch, registry
-from mcuforge.models.describe import describe
 
 _REGISTRY = Path("config/models.yaml")
 _BOARDS = Path("config/boards.yaml")

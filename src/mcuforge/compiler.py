@@ -8,11 +8,12 @@ from typing import Any
 import tvm
 
 from mcuforge import codegen, mlf, passes, provenance
-from mcuforge.codegen import executor, llvm
+from mcuforge.codegen import llvm
 from mcuforge.codegen.program import Program
 from mcuforge.errors import ConfigError
-from mcuforge.frontend import from_tflite
-from mcuforge.models.describe import Description, describe
+from mcuforge.executors import aot as executor
+from mcuforge.formats.tflite.describe import Description, describe
+from mcuforge.formats.tflite.importer import from_tflite
 from mcuforge.target import Target
 
 # DLPack's device type of a CPU.

@@ -38,10 +38,13 @@ def step(name: str, *modules: str) -> str:
 
 def compiler() -> str:
     """What decides the bytes of an MLF archive, apart from model, target and level."""
-    sources = package("target", "frontend", "passes", "kernels", "codegen", "mlf", "compiler")
+    sources = package(
+        "target", "isa", "exact", "tir", "operators", "kernels", "formats", "passes", "codegen",
+        "executors", "mlf", "compiler", "files", "schema", "schemas",
+    )  # fmt: skip
     return f"{sources} tvm {importlib.metadata.version('apache-tvm')}"
 
 
 def firmware() -> str:
     """What decides the bytes of a firmware, apart from MLF, board and toolchain."""
-    return f"{package('firmware')} {digest([_ROOT / 'device'])}"
+    return package("firmware", "device")

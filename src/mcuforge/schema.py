@@ -9,7 +9,7 @@ import yaml
 
 from mcuforge.errors import ConfigError
 
-SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
+SCHEMAS = Path(__file__).parent / "schemas"
 
 
 @functools.cache

@@ -9,9 +9,9 @@ from fixtures import Compile, Expect, Find
 
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError
+from mcuforge.formats.tflite.describe import describe
+from mcuforge.formats.tflite.oracle import evaluate
 from mcuforge.models import fetch, registry, vectors
-from mcuforge.models.describe import describe
-from mcuforge.models.oracle import evaluate
 from mcuforge.target import Target
 
 ROOT = Path(__file__).parents[2]

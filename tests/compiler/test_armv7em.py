@@ -18,12 +18,13 @@ from tflite_graphs import Graph, Spec, answer
 
 from mcuforge import mlf
 from mcuforge.compiler import compile_model
-from mcuforge.kernels import arithmetic, armv7em_requantize
-from mcuforge.kernels.armv7em_requantize import HighWord, high_word
-from mcuforge.kernels.isa import armv7em as isa
-from mcuforge.kernels.registry import Operand, Operation
-from mcuforge.models.oracle import evaluate
+from mcuforge.exact import arithmetic
+from mcuforge.formats.tflite.oracle import evaluate
+from mcuforge.isa import armv7em as isa
+from mcuforge.kernels.dsp import requantize as armv7em_requantize
+from mcuforge.kernels.dsp.requantize import HighWord, high_word
 from mcuforge.target import Target
+from mcuforge.tir.registry import Operand, Operation
 
 SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 

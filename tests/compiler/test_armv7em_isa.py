@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from instructions import ROUNDS, Trial, by_definition, by_portable_c, differing_on_core
 
-from mcuforge.kernels.isa import Instruction
-from mcuforge.kernels.isa import armv7em as isa
-from mcuforge.kernels.isa import armv7em_winograd as winograd
+from mcuforge.isa import Instruction
+from mcuforge.isa import armv7em as isa
+from mcuforge.isa import armv7em_winograd as winograd
 
 RANDOM = np.random.default_rng(11)
 

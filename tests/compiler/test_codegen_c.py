@@ -14,10 +14,11 @@ from lowered import lowered
 from tvm import ir, tirx
 from tvm.script import tirx as T
 
-from mcuforge.codegen import c, executor
+from mcuforge.codegen import c
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ModelError
-from mcuforge.models.describe import Tensor
+from mcuforge.executors import aot as executor
+from mcuforge.formats.tflite.describe import Tensor
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1

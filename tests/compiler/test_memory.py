@@ -26,10 +26,11 @@ from mcuforge.codegen.memory import (
     reorder,
 )
 from mcuforge.codegen.program import Program, Step, Tensor
-from mcuforge.kernels import inplace
-from mcuforge.kernels.registry import SAME_PLACE, Operand, Operation
-from mcuforge.models import describe, vectors
+from mcuforge.formats.tflite import describe
+from mcuforge.models import vectors
 from mcuforge.target import Target
+from mcuforge.tir import inplace
+from mcuforge.tir.registry import SAME_PLACE, Operand, Operation
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 # Bytes of TensorFlow Lite Micro's arena on a Cortex-M7.

@@ -21,15 +21,8 @@ from tvm.script import tirx as T
 
 from mcuforge.codegen import c
 from mcuforge.codegen.lower import lower_kernels
-from mcuforge.kernels.isa import (
-    C_PREFIX,
-    INSTRUCTIONS,
-    Instruction,
-    armv7em,
-    armv7em_winograd,
-    lanes,
-    mve,
-)
+from mcuforge.isa import C_PREFIX, INSTRUCTIONS, Instruction, armv7em, armv7em_winograd, lanes
+from mcuforge.isa import helium as mve
 
 # Those with immediate operands, and blocks for certain shapes, exist once they are asked for.
 mve.vshl_n_s32(3), mve.vshr_n_s32(7)

@@ -11,9 +11,9 @@ from strategies import ACTIVATIONS, Case, Drawer, drawing
 from tflite_graphs import Spec, answer
 
 from mcuforge.compiler import compile_model
-from mcuforge.kernels.arithmetic import same_padding
-from mcuforge.kernels.registry import Operand, Operation, select_kernel
+from mcuforge.exact.arithmetic import same_padding
 from mcuforge.target import Target
+from mcuforge.tir.registry import Operand, Operation, select_kernel
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 30, 32, 33, 40, 48, 57, 64, 72)
 KERNELS = (

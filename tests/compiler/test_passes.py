@@ -8,10 +8,10 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 
 from mcuforge.errors import ModelError
-from mcuforge.kernels.conv2d import conv2d, depthwise_conv2d
-from mcuforge.kernels.fully_connected import fully_connected
-from mcuforge.kernels.pool2d import pool2d
-from mcuforge.kernels.softmax import softmax
+from mcuforge.operators.conv2d import conv2d, depthwise_conv2d
+from mcuforge.operators.fully_connected import fully_connected
+from mcuforge.operators.pool2d import pool2d
+from mcuforge.operators.softmax import softmax
 from mcuforge.passes import optimize
 from mcuforge.passes.dead_channels import RemoveDeadChannels
 from mcuforge.passes.fold_zero_points import FoldZeroPoints

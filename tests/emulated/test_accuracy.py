@@ -8,9 +8,10 @@ import pytest
 
 from mcuforge import boards, firmware, mlf, runner
 from mcuforge.compiler import compile_model
-from mcuforge.models import oracle, vectors
+from mcuforge.formats.tflite import oracle
+from mcuforge.formats.tflite.describe import describe
+from mcuforge.models import vectors
 from mcuforge.models.datasets import DataSet
-from mcuforge.models.describe import describe
 from mcuforge.runner.dataset import anomaly_score, dequantize, items
 from mcuforge.target import Target
 

@@ -9,7 +9,8 @@ import tiny
 from mcuforge import boards, firmware, mlf, runner
 from mcuforge.compiler import compile_model
 from mcuforge.errors import BoardError
-from mcuforge.models import describe, vectors
+from mcuforge.formats.tflite import describe
+from mcuforge.models import vectors
 from mcuforge.results import profile
 from mcuforge.target import Target
 

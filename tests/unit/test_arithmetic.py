@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tflite_graphs import answer
 
 from mcuforge.errors import ModelError
-from mcuforge.kernels import arithmetic
+from mcuforge.exact import arithmetic
 
 OPERATORS = [(op, dtype) for op, (_, dtypes) in strategies.OPERATORS.items() for dtype in dtypes]
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tflite_graphs import Graph, Spec
 
 from mcuforge.errors import ModelError
-from mcuforge.models import oracle, vectors
-from mcuforge.models.describe import describe
+from mcuforge.formats.tflite import oracle
+from mcuforge.formats.tflite.describe import describe
+from mcuforge.models import vectors
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 TINY = tiny.model()

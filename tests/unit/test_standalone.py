@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 from host import WARNINGS
 
 from mcuforge import mlf
-from mcuforge.models.oracle import evaluate
+from mcuforge.formats.tflite.oracle import evaluate
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "standalone.md"

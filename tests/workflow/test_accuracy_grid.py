@@ -11,7 +11,7 @@ import tiny
 import yaml
 from project import Project
 
-from mcuforge.models import oracle
+from mcuforge.formats.tflite import oracle
 from mcuforge.models.datasets import DataSet
 
 COUNT, RIGHT = 12, 9

@@ -106,7 +106,7 @@ def test_the_report_has_tables_figures_and_captions(finished: Project) -> None:
 
 
 def test_a_slurm_dry_run_works_without_slurm(fresh: Project) -> None:
-    assert fresh.plan("--profile", "workflow/profiles/slurm")["compile_model"] == 8
+    assert fresh.plan("--profile", "profiles/slurm")["compile_model"] == 8
     rules = (fresh.path / "workflow" / "rules").glob("*.smk")
     lists = [re.findall(r"^localrules:\n((?:    .*\n)+)", rule.read_text(), re.M) for rule in rules]
     local = {name.strip(" ,") for found in lists for names in found for name in names.splitlines()}
@@ -122,7 +122,7 @@ def test_an_emulated_grid_needs_no_hardware_map(fresh: Project) -> None:
 
 def test_physical_boards_have_a_limit_in_the_profile(fresh: Project) -> None:
     config = yaml.safe_load((fresh.path / "config" / "config.yaml").read_text())
-    profile = (fresh.path / "workflow" / "profiles" / "default" / "config.yaml").read_text()
+    profile = (fresh.path / "profiles" / "default" / "config.yaml").read_text()
     boards = Experiment(config, fresh.path).physical_boards
     assert boards
     assert yaml.safe_load(profile)["resources"] == dict.fromkeys(boards, 60)

@@ -17,7 +17,7 @@ def test_a_finished_grid_runs_nothing(finished: Project) -> None:
 
 
 def test_times_of_files_do_not_matter(finished: Project) -> None:
-    for part in ("src", "device", "config", "scripts", "workflow"):
+    for part in ("src", "config", "profiles", "scripts", "workflow"):
         for file in (finished.path / part).rglob("*"):
             os.utime(file)
     assert finished.plan() == {}
@@ -29,14 +29,14 @@ def test_a_figure_style_reruns_the_figures(finished: Project) -> None:
 
 
 def test_a_kernel_recompiles_everything(finished: Project) -> None:
-    finished.edit("src/mcuforge/kernels/conv2d.py", new="# another kernel\n")
+    finished.edit("src/mcuforge/operators/conv2d.py", new="# another kernel\n")
     plan = finished.plan()
     assert plan.pop("compile_model") == 8
     assert plan == {"build_firmware": 8, "measure": 8} | DERIVED
 
 
 def test_a_device_source_rebuilds_and_measures_without_compiling(finished: Project) -> None:
-    source = next((finished.path / "device").rglob("*.c"))
+    source = next((finished.path / "src/mcuforge/device").rglob("*.c"))
     finished.edit(str(source.relative_to(finished.path)), new="/* changed */\n")
     assert finished.plan() == {"build_firmware": 8, "measure": 8} | DERIVED
 

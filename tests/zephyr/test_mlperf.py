@@ -9,8 +9,8 @@ import pytest
 from mcuforge import boards, firmware, mlf, runner
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ToolError
+from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
-from mcuforge.models.describe import describe
 from mcuforge.target import Target
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

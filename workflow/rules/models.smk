@@ -51,6 +51,8 @@ rule describe_model:
         CONDA
     params:
         task=lambda wildcards: EXPERIMENT.models[wildcards.model].task,
-        step=provenance.step("describe_model", "models/describe", "models/oracle", "models/vectors"),
+        step=provenance.step(
+            "describe_model", "formats/tflite/describe", "formats/tflite/oracle", "models/vectors"
+        ),
     script:
         "../../scripts/describe_model.py"

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import tvm
 
-from mcuforge.codegen import executor
 from mcuforge.codegen.lower import lower_kernels
 from mcuforge.codegen.memory import MemoryPlan, plan_memory, reorder
 from mcuforge.codegen.program import Program, extract
-from mcuforge.models.describe import Description
+from mcuforge.executors import aot as executor
+from mcuforge.formats.tflite.describe import Description
 from mcuforge.target import Target
 
 

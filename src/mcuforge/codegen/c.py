@@ -9,7 +9,7 @@ from tvm import ir, tirx
 
 from mcuforge.codegen.lower import LoweredKernel, lower_definition
 from mcuforge.errors import ModelError
-from mcuforge.kernels.isa import C_PREFIX, INSTRUCTIONS, Instruction, lanes
+from mcuforge.isa import C_PREFIX, INSTRUCTIONS, Instruction, lanes
 
 _BINARY = {
     tirx.Add: ("+", 12),

@@ -12,7 +12,7 @@ from tvm.script import tirx as T
 from mcuforge.codegen.c import MATH
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ConfigError, ModelError
-from mcuforge.kernels.isa import C_PREFIX, INSTRUCTIONS
+from mcuforge.isa import C_PREFIX, INSTRUCTIONS
 from mcuforge.target import Target
 
 # LLVM's names of what GCC's -mcpu extensions take away; each also drops what builds on it.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mcuforge.codegen.program import Program, Step, Tensor
-from mcuforge.kernels.registry import SAME_PLACE
+from mcuforge.tir.registry import SAME_PLACE
 
 ALIGNMENT = 16
 

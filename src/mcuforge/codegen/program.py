@@ -8,8 +8,8 @@ from tvm import ir, relax
 
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ModelError
-from mcuforge.kernels.registry import constant_value
 from mcuforge.passes.rewrite import bindings
+from mcuforge.tir.registry import constant_value
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from mcuforge.boards import Board
 from mcuforge.errors import ConfigError, ModelError
 from mcuforge.firmware.size import Usage
 from mcuforge.firmware.toolchains import Toolchain
+from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
-from mcuforge.models.describe import describe
 
-DEVICE = Path(__file__).parents[3] / "device"
+DEVICE = Path(__file__).parents[1] / "device"
 TEMPLATES = Path(__file__).parent / "templates"
 # What a firmware is for, each a directory of device/: MLPerf Tiny's serial protocol, or samples
 # that come with it.

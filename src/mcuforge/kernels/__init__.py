@@ -1,10 +1,7 @@
-"""Integer operators: their Relax form, how they are recognised, and the kernels that compute them.
-
-Importing this package registers every operator; a new one is a new file here.
-"""
+"""The fast kernels, one folder a feature of cores. Importing this package declares them all."""
 
 import importlib
 import pkgutil
 
-for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from mcuforge import files
-from mcuforge.models.describe import Description, Tensor
-from mcuforge.models.oracle import answers
+from mcuforge.formats.tflite.describe import Description, Tensor
+from mcuforge.formats.tflite.oracle import answers
 
 COUNT = 5  # as many as MLPerf Tiny's performance mode takes
 _SEED = 20250101

@@ -15,9 +15,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from mcuforge.kernels import arithmetic
-from mcuforge.kernels.registry import INTEGER_OP_PREFIX, attributes, constant_value
+from mcuforge.exact import arithmetic
 from mcuforge.passes.rewrite import Lookup, bindings, rewrite_main
+from mcuforge.tir.registry import INTEGER_OP_PREFIX, attributes, constant_value
 
 _CONSUMERS = ("conv2d", "fully_connected")
 # Operators that treat every channel alike; the result's channel needs the operands' channel.

@@ -4,8 +4,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from mcuforge.kernels.registry import INTEGER_OP_PREFIX, attributes, constant_value
 from mcuforge.passes.rewrite import Lookup, rewrite_main
+from mcuforge.tir.registry import INTEGER_OP_PREFIX, attributes, constant_value
 
 _OPS = tuple(INTEGER_OP_PREFIX + name for name in ("conv2d", "depthwise_conv2d", "fully_connected"))
 

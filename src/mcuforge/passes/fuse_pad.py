@@ -3,8 +3,8 @@
 import tvm
 from tvm import relax
 
-from mcuforge.kernels.registry import INTEGER_OP_PREFIX, attributes
 from mcuforge.passes.rewrite import Lookup, rewrite_main
+from mcuforge.tir.registry import INTEGER_OP_PREFIX, attributes
 
 _CONVOLUTIONS = (INTEGER_OP_PREFIX + "conv2d", INTEGER_OP_PREFIX + "depthwise_conv2d")
 

@@ -5,9 +5,9 @@ import tvm
 from tvm import relax
 
 from mcuforge.errors import ModelError
-from mcuforge.kernels.qdq import Quantized, Region
-from mcuforge.kernels.registry import INTEGER_OP_PREFIX, attributes, constant_value, restorer
+from mcuforge.operators.qdq import Quantized, Region
 from mcuforge.passes.rewrite import Lookup, bindings, rewrite_main
+from mcuforge.tir.registry import INTEGER_OP_PREFIX, attributes, constant_value, restorer
 
 _INTEGER_TYPES = ("int8", "uint8", "int16")
 

@@ -4,7 +4,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from mcuforge.kernels.registry import (
+import mcuforge.kernels  # noqa: F401  # declares the fast kernels
+from mcuforge.passes.rewrite import Lookup, rewrite_main
+from mcuforge.tir.registry import (
     INTEGER_OP_PREFIX,
     Operand,
     Operation,
@@ -12,7 +14,6 @@ from mcuforge.kernels.registry import (
     constant_value,
     select_kernel,
 )
-from mcuforge.passes.rewrite import Lookup, rewrite_main
 
 # TVM's fusion leaves kernels with this pattern (kOpaque, relax/op_attr_types.h) alone.
 _OPAQUE = 8

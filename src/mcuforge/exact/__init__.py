@@ -1,0 +1,1 @@
+"""Arithmetic that equals the reference to the last bit, without TIR."""

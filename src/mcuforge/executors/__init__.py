@@ -1,0 +1,1 @@
+"""What calls the kernels of a compiled model: the files of its program."""

@@ -1,0 +1,1 @@
+"""Model formats: what a file holds, its import as Relax, and its oracle."""

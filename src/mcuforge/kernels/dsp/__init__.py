@@ -1,0 +1,1 @@
+"""Kernels of cores with the DSP extension of Armv7E-M."""

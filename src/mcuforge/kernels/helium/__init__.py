@@ -1,0 +1,1 @@
+"""Kernels of cores with Helium, the vector extension of Armv8.1-M."""

@@ -1,0 +1,365 @@
+"""What the Helium kernels share: requantizing four lanes at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import ir, tirx
+from tvm.tirx.script import builder as T
+
+from mcuforge.exact import arithmetic
+from mcuforge.isa import helium as mve
+from mcuforge.tir.function import Function
+from mcuforge.tir.registry import Operation
+from mcuforge.tir.requantize import accumulator_bound
+
+LANES = 16
+"""int8 lanes of a vector."""
+
+LEAST_MACS = 64
+"""Layers with fewer multiply-accumulates are left to scalar loops."""
+
+# Multipliers tried around the real one.
+_TRIES = 400
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """From four int32 accumulators to int8, for every channel.
+
+    y = saturate(rounding_shift(high(acc * multiplier) + correction, shift) + zero_point), where
+    high is VQRDMULH or, unless ``rounding``, VQDMULH, and the correction is -1 for negative
+    accumulators if ``negative``.
+
+    Attributes:
+        multiplier: (o,) int32.
+        shift: (o,) int32, at most 0: the right shift, negated.
+        rounding: which high multiply.
+        negative: whether negative accumulators are corrected.
+        zero_point: of the output.
+        low, high: clamping range of the output.
+    """
+
+    multiplier: np.ndarray
+    shift: np.ndarray
+    rounding: bool
+    negative: bool
+    zero_point: int
+    low: int
+    high: int
+
+    def vector(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
+        """Four bytes, each lowest in its lane; operands are vectors or scalars for all lanes."""
+        return mve.vqmovn_s32(self._unsaturated(acc, multiplier, shift))
+
+    def _unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
+        high = self._high(acc, multiplier)
+        if self.negative:
+            high = mve.vadd_s32(high, mve.vsign_s32(acc))
+        shifted = (mve.vrshl_s32 if _is_vector(shift) else mve.vrshl_n_s32)(high, shift)
+        value = shifted
+        if self.zero_point:
+            value = mve.vadd_n_s32(shifted, T.int32(self.zero_point))
+        return _clamped(value, self.low, self.high)
+
+    def _high(self, acc: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
+        if _is_vector(multiplier):
+            return (mve.vqrdmulh_s32 if self.rounding else mve.vqdmulh_s32)(acc, multiplier)
+        return (mve.vqrdmulh_n_s32 if self.rounding else mve.vqdmulh_n_s32)(acc, multiplier)
+
+
+def _clamped(value: ir.Expr, low: int, high: int) -> ir.Expr:
+    """What is left of the clamp by saturation to int8."""
+    if low > -128:
+        value = mve.vmax_s32(value, mve.vdup_s32(T.int32(low)))
+    if high < 127:
+        value = mve.vmin_s32(value, mve.vdup_s32(T.int32(high)))
+    return value
+
+
+class Biased:
+    """A ``Requantization`` of accumulators without bias: two words and a byte a channel."""
+
+    def __init__(self, exact: Requantization, bias: np.ndarray) -> None:
+        self._exact = exact
+        self.columns = (bias, exact.multiplier, exact.shift.astype(np.int8))
+
+    def unsaturated(self, acc: ir.Expr, *columns: ir.Expr) -> ir.Expr:
+        """Four int32 that become the result when saturated to int8.
+
+        Args:
+            acc: four accumulators.
+            columns: the channels' values of ``columns``, as vectors or scalars for all lanes.
+        """
+        bias, *rest = columns
+        add = mve.vadd_s32 if _is_vector(bias) else mve.vadd_n_s32
+        return self._exact._unsaturated(add(acc, bias), *rest)
+
+
+class Line:
+    """y = saturate((VQRDMULH(acc * 2^scaling, multiplier) + addend) >> shift): two words a channel.
+
+    Bias, rounding and zero point are all in the addend, and the shift is that of all channels,
+    which accumulators as large as 32 bits allow.
+    """
+
+    def __init__(
+        self, columns: tuple[np.ndarray, np.ndarray], scaling: int, shift: int,
+        limits: tuple[int, int],
+    ) -> None:  # fmt: skip
+        self.columns = columns
+        self._scaling, self._shift, self._limits = scaling, shift, limits
+
+    def unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, addend: ir.Expr) -> ir.Expr:
+        """See Biased."""
+        if self._scaling:
+            acc = mve.vshl_n_s32(self._scaling)(acc)
+        high = mve.vqrdmulh_s32 if _is_vector(multiplier) else mve.vqrdmulh_n_s32
+        add = mve.vadd_s32 if _is_vector(addend) else mve.vadd_n_s32
+        value = add(high(acc, multiplier), addend)
+        return _clamped(mve.vshr_n_s32(self._shift)(value), *self._limits)
+
+
+def by_width(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of constants as (o, n) int32 and (o, n) int8, for ``scalars``."""
+    groups = [[c for c in columns if c.dtype == dtype] for dtype in (np.int32, np.int8)]
+    empty = np.empty((len(columns[0]), 0), np.int8)
+    words, bytes_ = (np.stack(group, 1) if group else empty for group in groups)
+    return words, bytes_
+
+
+def scalars(
+    f: Function, params: list[tirx.Var], groups: tuple[np.ndarray, ...], channel: ir.Expr
+) -> list[ir.Expr]:
+    """The constants of a channel, from the parameters that hold what ``by_width`` returned."""
+    shapes = [group.shape[1] for group in groups if group.size]
+    return [
+        f.let("param", T.cast(p[channel * count + i], "int32"))
+        for p, count in zip(params, shapes, strict=True)
+        for i in range(count)
+    ]
+
+
+def _line(
+    first: np.ndarray, values: np.ndarray, scale: np.ndarray, reach: np.ndarray,
+    limits: tuple[int, int],
+) -> Line | None:  # fmt: skip
+    """A Line with all steps where they should be.
+
+    Args:
+        first: (c, s) int64, smallest accumulator, without bias, that reaches each value.
+        values: (s,) the outputs.
+        scale: (c,) real factors.
+        reach: (c,) largest magnitude of an accumulator.
+        limits: of the output.
+    """
+    reach = reach[:, np.newaxis]
+    reached, missed = first <= reach, first > -reach
+    live = (reached & missed).any(axis=1)
+    scaling = min(31 - int(reach.max()).bit_length(), 14)
+    if scaling < 0 or not live.any():
+        return None
+    # Multipliers are scale * 2^(31 + shift - scaling), below 2^31.
+    shift = min(scaling - 1 - int(np.floor(np.log2(scale[live].max()))), 22)
+    if shift < 1:
+        return None
+    real = np.round(np.ldexp(scale, 31 + shift - scaling)).astype(np.int64)[:, np.newaxis]
+    span = np.where(reached & missed, np.abs(first), 1).max(axis=1, keepdims=True)
+    stride = np.maximum(real // (span * 32 + 8), 1)
+    at, before = np.maximum(first, -reach), np.minimum(first - 1, reach)
+    thresholds = values.astype(np.int64) << shift
+    # Channels whose output is constant multiply by zero.
+    multiplier = np.zeros(len(first), np.int64)
+    addend = (limits[0] + (~missed).sum(axis=1)) << shift
+    open_ = np.flatnonzero(live)
+    for attempt in range(_TRIES):
+        tried = (real + (attempt + 1) // 2 * (stride if attempt % 2 else -stride))[open_]
+
+        def high(acc: np.ndarray, m: np.ndarray = tried) -> np.ndarray:
+            return ((acc << scaling) * m + (1 << 30)) >> 31
+
+        # Steps are reached, and not before: an interval for the addend.
+        least = np.where(reached[open_], thresholds - high(at[open_]), -(1 << 40)).max(axis=1)
+        most = np.where(missed[open_], thresholds - 1 - high(before[open_]), 1 << 40).min(axis=1)
+        good = (least <= most) & (tried[:, 0] > 0) & (tried[:, 0] < 1 << 31)
+        multiplier[open_[good]] = tried[good, 0]
+        addend[open_[good]] = (least[good] + most[good]) // 2
+        open_ = open_[~good]
+        if not len(open_):
+            break
+    else:
+        return None
+    largest = ((reach[:, 0] << scaling) * multiplier >> 31) + 1 + np.abs(addend)
+    if largest.max() > arithmetic.INT32_MAX:
+        return None
+    columns = multiplier.astype(np.int32), addend.astype(np.int32)
+    return Line(columns, scaling, shift, limits)
+
+
+def _is_vector(value: ir.Expr) -> bool:
+    return "x" in str(value.ty.dtype)
+
+
+def requantization(
+    operation: Operation, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray
+) -> Biased | Line | None:
+    """Constants with which a layer's requantization equals TFLite's, checked on all steps.
+
+    Gemmlowp's SaturatingRoundingDoublingHighMul is VQRDMULH: both are floor(ab / 2^31 + 1/2), since
+    truncating (ab + 1 - 2^30) / 2^31 for ab < 0 is that floor. RoundingDivideByPOT rounds halves
+    away from zero, VRSHL up: they differ on negative halves only, where the correction helps, and
+    not at all where negative values are clamped. Rounding once, floor(floor(v) / 2^e + 1/2) is
+    floor(v / 2^e + 1/2): VQDMULH then VRSHL. None of this is relied on: a requantization is
+    monotone with at most 255 steps, and the candidate must make every one where TFLite does.
+
+    Args:
+        operation: with ``rounding``, ``zero_point``, ``clamp_min``, ``clamp_max``.
+        weight: (o, ...) int8.
+        bias: (o,) int32.
+        scale: (o,) float64, real factor from accumulator to output.
+
+    Returns:
+        The constants for sums of products of the input as it is, or None where there are none.
+    """
+    attrs = operation.attrs
+    folded = folded_bias(operation, weight, bias)
+    bound = accumulator_bound(operation, weight, bias)
+    if folded is None or not np.all((scale > 0) & (scale < 1)):
+        return None
+    pairs = np.array([arithmetic.quantize_multiplier(s) for s in scale], np.int64)
+    mantissa, exponent = pairs[:, :1], pairs[:, 1:]
+    twice = attrs["rounding"] == "twice"
+
+    def rounded(acc: np.ndarray) -> np.ndarray:
+        if twice:
+            return arithmetic.multiply_by_quantized_multiplier(acc, mantissa, exponent)
+        return arithmetic.fully_connected_round(acc, scale[:, np.newaxis])
+
+    limits, zero_point = (attrs["clamp_min"], attrs["clamp_max"]), attrs["zero_point"]
+    if bound <= arithmetic.INT32_MAX:
+        low, high = (limit - zero_point for limit in limits)
+        steps, first = _first_reached(rounded, len(scale), low, high, bound)
+        reach = 128 * np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1) + 1
+        sums = first - folded.astype(np.int64)[:, np.newaxis]
+        line = _line(sums, steps + zero_point, scale, reach, limits)
+        if line is not None:
+            return line
+    exact = solve(rounded, mantissa, exponent, zero_point, limits, bound)
+    return None if exact is None else Biased(exact, folded)
+
+
+def solve(
+    rounded: Callable[[np.ndarray], np.ndarray],
+    mantissa: np.ndarray,
+    exponent: np.ndarray,
+    zero_point: int,
+    limits: tuple[int, int],
+    bound: int,
+) -> Requantization | None:
+    """Constants with which ``Requantization`` equals a monotone function of each channel.
+
+    Args:
+        rounded: maps int64 [c, n] to int64 [c, n], monotone along n; without the zero point.
+        mantissa, exponent: int64 [c, 1], roughly its factors: mantissa * 2^(exponent - 31).
+        zero_point: of the output.
+        limits: smallest and largest output.
+        bound: largest magnitude of an accumulator.
+
+    Returns:
+        The constants, or None where there are none, and where every output is the same, which
+        needs no multiplication at all.
+    """
+    if bound > arithmetic.INT32_MAX or exponent.max() > 0:
+        return None
+    low, high = (limit - zero_point for limit in limits)
+    steps, first = _first_reached(rounded, len(mantissa), low, high, bound)
+    if not np.any((first <= bound) & (first > -bound)):
+        return None
+    for rounding in (True, False):
+        for negative in (False, True):
+            if negative and exponent.max() == 0:
+                continue
+            multiplier = _exact_multiplier(
+                mantissa,
+                lambda acc, m, r=rounding, n=negative: _evaluate(acc, m, exponent, r, n),
+                steps,
+                first,
+                bound,
+            )
+            if multiplier is not None:
+                return Requantization(
+                    multiplier[:, 0].astype(np.int32),
+                    exponent[:, 0].astype(np.int32),
+                    rounding,
+                    negative,
+                    zero_point,
+                    *limits,
+                )
+    return None
+
+
+def _first_reached(
+    rounded: Callable[[np.ndarray], np.ndarray], channels: int, low: int, high: int, bound: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of a monotone function and the first accumulator that reaches each, by bisection.
+
+    Returns:
+        Steps [s], and for every channel [c, s] the accumulator, bound + 1 where none does.
+    """
+    steps = np.arange(low + 1, high + 1, dtype=np.int64)
+    below = np.full((channels, len(steps)), -bound - 1, np.int64)
+    reached = np.full_like(below, bound + 1)
+    while np.any(reached - below > 1):
+        middle = (below + reached) >> 1
+        over = rounded(middle) >= steps
+        reached, below = np.where(over, middle, reached), np.where(over, below, middle)
+    return steps, reached
+
+
+def _evaluate(
+    acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, rounding: bool, negative: bool
+) -> np.ndarray:
+    """What the instructions compute, before the zero point."""
+    high = (acc * multiplier + (int(rounding) << 30)) >> 31
+    high = high - (negative & (acc < 0))
+    return (high + ((np.int64(1) << -shift) >> 1)) >> -shift
+
+
+def _exact_multiplier(
+    mantissa: np.ndarray,
+    evaluate: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    steps: np.ndarray,
+    first: np.ndarray,
+    bound: int,
+) -> np.ndarray | None:
+    """A multiplier near the mantissa that makes every channel reach its steps where it should."""
+    exact = np.zeros_like(mantissa, bool)
+    multiplier = mantissa.copy()
+    for offset in (0, 1, -1, 2, -2):
+        candidate = np.clip(mantissa + offset, 0, arithmetic.INT32_MAX)
+        good = (evaluate(first, candidate) >= steps) | (first > bound)
+        good &= (evaluate(first - 1, candidate) < steps) | (first - 1 < -bound)
+        good = good.all(axis=1, keepdims=True)
+        multiplier = np.where(good & ~exact, candidate, multiplier)
+        exact |= good
+    return multiplier if exact.all() else None
+
+
+def is_int8(operation: Operation) -> bool:
+    """Whether input, weights and output are int8 with symmetric weights, and there is one image."""
+    x, weight = operation.args[:2]
+    return (
+        x.dtype == weight.dtype == operation.out.dtype == "int8"
+        and operation.attrs["weight_zero_point"] == 0
+    )
+
+
+def folded_bias(operation: Operation, weight: np.ndarray, bias: np.ndarray) -> np.ndarray | None:
+    """Bias less what the input's zero point adds to each accumulator; weight (o, ...).
+
+    Returns:
+        (o,) int32, or None if it does not fit.
+    """
+    sums = weight.astype(np.int64).reshape(len(weight), -1).sum(axis=1)
+    folded = bias.astype(np.int64) - operation.attrs["input_zero_point"] * sums
+    return folded.astype(np.int32) if np.abs(folded).max() <= arithmetic.INT32_MAX else None

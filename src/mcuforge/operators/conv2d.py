@@ -1,0 +1,229 @@
+"""2-D convolutions, plain, grouped and depthwise: CONV_2D and DEPTHWISE_CONV_2D."""
+
+import numpy as np
+from tvm import relax
+from tvm.script import tirx as T
+
+from mcuforge.exact import arithmetic
+from mcuforge.operators.qdq import Region
+from mcuforge.tir import inplace
+from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.requantize import accumulator_bound, clamp, requantization, requantize
+
+# Bytes of a window that may be a local variable.
+_ON_STACK = 256
+
+
+def infer_conv2d(shapes, attrs):
+    """Shape and dtype of a convolution's result, from shapes (n, h, w, c) and the weight's."""
+    (n, height, width, _), weight = shapes[0], shapes[1]
+    kernel_shape = weight[1:3] if len(weight) == 4 else weight[0:2]
+    top, left, bottom, right = attrs["padding"]
+    out = [n]
+    for size, kernel_size, pad, stride, dilation in zip(
+        (height, width), kernel_shape, (top + bottom, left + right), attrs["strides"],
+        attrs["dilation"], strict=True,
+    ):  # fmt: skip
+        out.append((size + pad - (kernel_size - 1) * dilation - 1) // stride + 1)
+    channels = weight[0] if len(weight) == 4 else weight[2]
+    return [*out, channels], attrs.get("dtype")
+
+
+conv2d = integer_op("conv2d", infer_conv2d)
+"""``conv2d(x, weight, bias, scale, **attrs)``: exact CONV_2D.
+
+Args: x (n, h, w, c) int8/uint8; weight (o, kh, kw, c / groups) of the same dtype; bias (o,) int32;
+scale (o,) float64, real factor from accumulator to output.
+Attrs: strides, dilation (y, x); padding (top, left, bottom, right); groups; input_zero_point,
+weight_zero_point, zero_point; clamp_min, clamp_max; rounding (see ``requantize.requantization``);
+dtype of the result.
+"""
+
+depthwise_conv2d = integer_op("depthwise_conv2d", infer_conv2d)
+"""``depthwise_conv2d(x, weight, bias, scale, **attrs)``: exact DEPTHWISE_CONV_2D.
+
+As ``conv2d``, with weight (kh, kw, c * m); output channel o reads input channel o // m.
+"""
+
+
+@restores("relax.nn.conv2d")
+def _restore(region: Region) -> relax.Call | None:
+    call, attrs = region.call, region.call.attrs
+    x, weight = (region.operand(arg) for arg in call.args)
+    if x is None or weight is None or weight.value is None:
+        return None
+    layout = str(attrs.kernel_layout)
+    if str(attrs.data_layout) != "NHWC" or layout not in ("HWIO", "HWOI"):
+        return None
+    if layout == "HWOI":
+        # Importer's depthwise: (kh, kw, c, m), output channel c * m_count + m.
+        height, width, channels, per_channel = weight.value.shape
+        values = weight.value.reshape(height, width, channels * per_channel)
+        operator, outputs = depthwise_conv2d, channels * per_channel
+        groups = {}
+    else:
+        values = weight.value.transpose(3, 0, 1, 2)
+        operator, outputs = conv2d, weight.value.shape[3]
+        groups = {"groups": int(attrs.groups)}
+    bias = np.zeros(outputs, "int32") if region.bias is None else region.bias.value
+    scale = arithmetic.convolution_scales(x.scale, weight.scale, region.scale, x.dtype)
+    low, high = region.clamp
+    return operator(
+        x.expr,
+        relax.const(np.ascontiguousarray(values)),
+        relax.const(bias.astype("int32")),
+        relax.const(np.broadcast_to(scale, outputs).copy(), "float64"),
+        strides=[int(s) for s in attrs.strides],
+        dilation=[int(d) for d in attrs.dilation],
+        padding=[int(p) for p in attrs.padding],
+        **groups,
+        input_zero_point=x.zero_point,
+        weight_zero_point=weight.zero_point,
+        zero_point=region.zero_point,
+        clamp_min=low,
+        clamp_max=high,
+        rounding="twice",
+        dtype=region.dtype,
+    )
+
+
+@kernel("conv2d", opt_level=1)
+def _conv2d(operation: Operation) -> Kernel:
+    return _scalar(operation, operation.args[1].value, operation.attrs["groups"])
+
+
+@kernel("depthwise_conv2d", opt_level=1)
+def _depthwise_conv2d(operation: Operation) -> Kernel:
+    # One group per input channel.
+    weight = np.ascontiguousarray(operation.args[1].value.transpose(2, 0, 1)[..., np.newaxis])
+    return _scalar(operation, weight, operation.args[0].shape[3])
+
+
+def _scalar(operation: Operation, weight: np.ndarray, groups: int) -> Kernel:
+    """The textbook loops over a weight (o, kh, kw, c / groups)."""
+    n, height, width, channels = operation.args[0].shape
+    _, out_h, out_w, outputs = operation.out.shape
+    _, kernel_h, kernel_w, group_channels = weight.shape
+    group_outputs = outputs // groups
+    attrs = operation.attrs
+    (sy, sx), (dy, dx), (top, left, _, _) = (
+        attrs["strides"], attrs["dilation"], attrs["padding"]
+    )  # fmt: skip
+    x_zero, w_zero, y_zero = (
+        attrs[k] for k in ("input_zero_point", "weight_zero_point", "zero_point")
+    )
+    low, high, dtype = attrs["clamp_min"], attrs["clamp_max"], operation.out.dtype
+    x_dtype, w_dtype = operation.args[0].dtype, str(weight.dtype)
+    bias, scale = operation.args[2].value, operation.args[3].value
+    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
+    m_dtype = str(exact.multiplier.dtype)
+
+    @T.prim_func(private=True)
+    def conv2d(
+        x: T.Buffer((n, height, width, channels), x_dtype),
+        weight: T.Buffer((outputs, kernel_h, kernel_w, group_channels), w_dtype),
+        bias: T.Buffer((outputs,), "int32"),
+        multiplier: T.Buffer((outputs,), m_dtype),
+        addend: T.Buffer((outputs,), "int64"),
+        shift: T.Buffer((outputs,), "int32"),
+        y: T.Buffer((n, out_h, out_w, outputs), dtype),
+    ):
+        for b, oy, ox, o in T.grid(n, out_h, out_w, outputs):
+            acc: T.int32 = bias[o]
+            for ky in range(kernel_h):
+                iy: T.let = oy * sy + ky * dy - top
+                if iy >= 0 and iy < height:
+                    for kx in range(kernel_w):
+                        ix: T.let = ox * sx + kx * dx - left
+                        if ix >= 0 and ix < width:
+                            first: T.let = o // group_outputs * group_channels
+                            for c in range(group_channels):
+                                acc += (T.cast(x[b, iy, ix, first + c], "int32") - x_zero) * (
+                                    T.cast(weight[o, ky, kx, c], "int32") - w_zero
+                                )
+            result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.negative)
+            y[b, oy, ox, o] = T.cast(clamp(result + y_zero, low, high), dtype)
+
+    args = (0, weight, 2, exact.multiplier, exact.addend, exact.shift)
+    return Kernel(
+        conv2d,
+        args,
+        macs=n * out_h * out_w * weight.size,
+        inplace={0: inplace.by_element(operation, (kernel_h, kernel_w), groups)},
+    )
+
+
+@kernel("conv2d", opt_level=2)
+def _gathered(operation: Operation) -> Kernel | None:
+    """A pixel's window is gathered once for all output channels, which then need no bounds checks.
+
+    The input's zero point, which is also what lies outside of the input, moves into the bias.
+    """
+    n, height, width, channels = operation.args[0].shape
+    _, out_h, out_w, outputs = operation.out.shape
+    attrs = operation.attrs
+    weight, bias, scale = (operand.value for operand in operation.args[1:])
+    _, kernel_h, kernel_w, _ = weight.shape
+    # Copying an input costs a fraction of what its checks cost for each output.
+    if attrs["groups"] != 1 or (kernel_h, kernel_w) == (1, 1) or outputs * 2 < channels:
+        return None
+    (sy, sx), (dy, dx), (top, left, _, _) = (
+        attrs["strides"], attrs["dilation"], attrs["padding"]
+    )  # fmt: skip
+    x_zero, w_zero, y_zero = (
+        attrs[k] for k in ("input_zero_point", "weight_zero_point", "zero_point")
+    )
+    low, high, dtype = attrs["clamp_min"], attrs["clamp_max"], operation.out.dtype
+    x_dtype, w_dtype = operation.args[0].dtype, str(weight.dtype)
+    bound = accumulator_bound(operation, weight, bias)
+    exact = requantization(operation, scale, bound)
+    m_dtype = str(exact.multiplier.dtype)
+    sums = (weight.astype(np.int64) - w_zero).reshape(outputs, -1)
+    folded = bias.astype(np.int64) - x_zero * sums.sum(axis=1)
+    if bound + 255 * np.abs(sums).sum(axis=1).max() > arithmetic.INT32_MAX:
+        return None
+    taps = kernel_h * kernel_w
+    # The largest layers, which decide how large the workspace is, have few channels.
+    scope = "local" if taps * channels <= _ON_STACK else "global"
+
+    @T.prim_func(private=True)
+    def conv2d(
+        x: T.Buffer((n, height, width, channels), x_dtype),
+        weight: T.Buffer((outputs, taps, channels), w_dtype),
+        bias: T.Buffer((outputs,), "int32"),
+        multiplier: T.Buffer((outputs,), m_dtype),
+        addend: T.Buffer((outputs,), "int64"),
+        shift: T.Buffer((outputs,), "int32"),
+        y: T.Buffer((n, out_h, out_w, outputs), dtype),
+    ):
+        window = T.alloc_buffer((taps, channels), x_dtype, scope=scope)
+        for b, oy, ox in T.grid(n, out_h, out_w):
+            for ky, kx in T.grid(kernel_h, kernel_w):
+                iy: T.let = oy * sy + ky * dy - top
+                ix: T.let = ox * sx + kx * dx - left
+                if iy >= 0 and iy < height and ix >= 0 and ix < width:
+                    for c in range(channels):
+                        window[ky * kernel_w + kx, c] = x[b, iy, ix, c]
+                else:
+                    for c in range(channels):
+                        window[ky * kernel_w + kx, c] = T.Cast(x_dtype, x_zero)
+            for o in range(outputs):
+                acc: T.int32 = bias[o]
+                for tap, c in T.grid(taps, channels):
+                    acc += T.cast(window[tap, c], "int32") * (
+                        T.cast(weight[o, tap, c], "int32") - w_zero
+                    )
+                result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.negative)
+                y[b, oy, ox, o] = T.cast(clamp(result + y_zero, low, high), dtype)
+
+    args = (
+        0, weight.reshape(outputs, taps, channels), folded.astype(np.int32), exact.multiplier,
+        exact.addend, exact.shift,
+    )  # fmt: skip
+    pixels = range(n * out_h * out_w)
+    return Kernel(
+        conv2d,
+        args,
+        macs=n * out_h * out_w * weight.size,
+        inplace={0: inplace.by_pixels(operation, (kernel_h, kernel_w), pixels, 1)},
+    )

@@ -1,0 +1,96 @@
+"""QUANTIZE and DEQUANTIZE, the borders between real and integer tensors."""
+
+import numpy as np
+from tvm.script import tirx as T
+
+from mcuforge.exact import arithmetic
+from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel
+from mcuforge.tir.requantize import clamp
+
+quantize = integer_op("quantize", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
+"""``quantize(x, scale, zero_point, dtype)``: float32 to 8 bits, halves away from zero."""
+
+dequantize = integer_op("dequantize", lambda shapes, _attrs: (shapes[0], "float32"))
+"""``dequantize(x, scale, zero_point)``: 8 bits to float32."""
+
+requantize = integer_op("requantize", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
+"""``requantize(x, in_scale, in_zero_point, scale, zero_point, dtype)``: 8 bits to 8 bits."""
+
+
+# These three are operators of the model itself, present at every level, level 0 included.
+@kernel("quantize", opt_level=0)
+def _quantize(operation: Operation) -> Kernel:
+    size = int(np.prod(operation.out.shape))
+    dtype = operation.out.dtype
+    scale, zero_point = operation.attrs["scale"], operation.attrs["zero_point"]
+    low, high = arithmetic.quantized_range(dtype)
+
+    @T.prim_func(private=True)
+    def quantize(x: T.Buffer((size,), "float32"), y: T.Buffer((size,), dtype)):
+        for i in range(size):
+            # Beyond +-512 the result saturates anyway; the bound keeps the conversion defined.
+            real: T.let = T.min(T.max(x[i] / T.float32(scale), T.float32(-512)), T.float32(512))
+            whole: T.let = T.cast(real, "int32")
+            rest: T.let = real - T.cast(whole, "float32")
+            rounded: T.let = (
+                whole
+                + T.cast(rest >= T.float32(0.5), "int32")
+                - T.cast(rest <= T.float32(-0.5), "int32")
+            )
+            y[i] = T.cast(clamp(rounded + zero_point, low, high), dtype)
+
+    return Kernel(quantize, (0,), inplace={0: 0})
+
+
+@kernel("dequantize", opt_level=0)
+def _dequantize(operation: Operation) -> Kernel:
+    size = int(np.prod(operation.out.shape))
+    dtype = operation.args[0].dtype
+    scale, zero_point = operation.attrs["scale"], operation.attrs["zero_point"]
+
+    @T.prim_func(private=True)
+    def dequantize(x: T.Buffer((size,), dtype), y: T.Buffer((size,), "float32")):
+        for i in range(size):
+            y[i] = T.cast(T.cast(x[i], "int32") - zero_point, "float32") * T.float32(scale)
+
+    return Kernel(dequantize, (0,))
+
+
+@kernel("requantize", opt_level=0)
+def _requantize(operation: Operation) -> Kernel:
+    return table_kernel(operation, requantization_table(operation))
+
+
+def requantization_table(operation: Operation) -> np.ndarray:
+    """(256,) results of QUANTIZE from 8 to 8 bits for the inputs in increasing order."""
+    attrs = operation.attrs
+    in_dtype, dtype = operation.args[0].dtype, operation.out.dtype
+    mantissa, shift = arithmetic.requantize_multiplier(attrs["in_scale"], attrs["scale"])
+    low, high = arithmetic.quantized_range(in_dtype)
+    inputs = np.arange(low, high + 1) - attrs["in_zero_point"]
+    outputs = arithmetic.multiply_by_quantized_multiplier(inputs, mantissa, shift)
+    table = np.clip(outputs + attrs["zero_point"], *arithmetic.quantized_range(dtype))
+    return table.astype(dtype)
+
+
+def table_kernel(operation: Operation, table: np.ndarray) -> Kernel:
+    """A function of one 8-bit tensor, looked up.
+
+    Args:
+        operation: one operand, int8 or uint8.
+        table: (256,) results for the inputs in increasing order.
+    """
+    size = int(np.prod(operation.out.shape))
+    in_dtype, dtype = operation.args[0].dtype, operation.out.dtype
+    lowest, _ = arithmetic.quantized_range(in_dtype)
+
+    @T.prim_func(private=True)
+    def lookup(
+        x: T.Buffer((size,), in_dtype),
+        table: T.Buffer((256,), dtype),
+        y: T.Buffer((size,), dtype),
+    ):
+        for i in range(size):
+            y[i] = table[T.cast(x[i], "int32") - lowest]
+
+    return Kernel(lookup, (0, table), inplace={0: 0})

@@ -1,0 +1,1 @@
+"""What kernels are written with: their declaration, and the words of TIR they share."""
