@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("Snakefile", "config", "envs", "profiles", "scripts", "src", "workflow")
+PARTS = ("config", "envs", "profiles", "scripts", "src", "workflow")
 GRID = {
     "models": ["tiny", "other"],
     "boards": ["mps2_an500", "mps3_an547"],

@@ -12,6 +12,7 @@ from project import GRID, PARTS, ROOT, Project
 def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     path = tmp_path_factory.mktemp("fresh") / "project"
     path.mkdir()
+    shutil.copy(ROOT / "Snakefile", path)
     for part in PARTS:
         shutil.copytree(ROOT / part, path / part, ignore=shutil.ignore_patterns("__pycache__"))
     project = Project(path)
