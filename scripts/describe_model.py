@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from mcuforge.formats.tflite.describe import describe
+from mcuforge import formats
 from mcuforge.jobs import job
 from mcuforge.models import vectors
 
 with job(snakemake.log[0]):
     model = Path(snakemake.input[0])
-    description = describe(model.read_bytes(), snakemake.wildcards.model, snakemake.params.task)
+    name, task = snakemake.wildcards.model, snakemake.params.task
+    description = formats.of(model).describe(formats.read(model), name, task)
     description.write(Path(snakemake.output.description))
     vectors.write(description, model, Path(snakemake.output.vectors))

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mcuforge import formats
 from mcuforge.errors import ConfigError, McuforgeError
-from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import fetch, registry
 
 _REGISTRY = Path("config/models.yaml")
@@ -26,11 +26,8 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def _describe(arguments: argparse.Namespace) -> None:
-    try:
-        content = arguments.file.read_bytes()
-    except OSError as error:
-        raise McuforgeError(f"{arguments.file}: {error.strerror}") from error
-    facts = describe(content, arguments.file.stem)
+    model: Path = arguments.file
+    facts = formats.of(model).describe(formats.read(model), model.stem, "")
     for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
         for tensor in tensors:
             quantization = ""
@@ -170,6 +167,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments.run(arguments)
     except McuforgeError as error:
         print(f"mcuforge: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"mcuforge: error: {error.filename or ''}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 

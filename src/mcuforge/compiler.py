@@ -1,4 +1,4 @@
-"""TFLite in, Model Library Format out."""
+"""A model in, Model Library Format out."""
 
 import importlib.metadata
 import json
@@ -7,13 +7,12 @@ from typing import Any
 
 import tvm
 
-from mcuforge import codegen, mlf, passes, provenance
+from mcuforge import codegen, formats, mlf, passes, provenance
 from mcuforge.codegen import llvm
 from mcuforge.codegen.program import Program
 from mcuforge.errors import ConfigError
 from mcuforge.executors import aot as executor
-from mcuforge.formats.tflite.describe import Description, describe
-from mcuforge.formats.tflite.importer import from_tflite
+from mcuforge.formats.description import Description
 from mcuforge.target import Target
 
 # DLPack's device type of a CPU.
@@ -24,7 +23,7 @@ _UNSHARED_LEVEL = 1
 
 
 def compile_model(
-    tflite: Path,
+    model: Path,
     name: str,
     target: Target,
     opt_level: int,
@@ -32,10 +31,10 @@ def compile_model(
     *,
     io_in_workspace: bool = False,
 ) -> None:
-    """Compile a TFLite model and write it as a Model Library Format archive.
+    """Compile a model and write it as a Model Library Format archive.
 
     Args:
-        tflite: the model.
+        model: its file, of a format of ``formats``.
         name: the model's name, used in symbols and file names.
         target: core and codegen.
         opt_level: 0 to 4, as in TVM's PassContext.
@@ -50,9 +49,9 @@ def compile_model(
     """
     if not 0 <= opt_level <= passes.MAX_OPT_LEVEL:
         raise ConfigError(f"opt_level {opt_level} is not in 0..{passes.MAX_OPT_LEVEL}")
-    data = tflite.read_bytes()
-    description = describe(data, name)
-    module = passes.optimize(from_tflite(data), target, opt_level)
+    source, content = formats.of(model), formats.read(model)
+    description = source.describe(content, name, "")
+    module = passes.optimize(source.to_relax(content), target, opt_level)
     generated = codegen.generate(
         module, description, target, opt_level != _UNSHARED_LEVEL, io_in_workspace
     )

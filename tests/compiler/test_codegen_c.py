@@ -18,7 +18,7 @@ from mcuforge.codegen import c
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ModelError
 from mcuforge.executors import aot as executor
-from mcuforge.formats.tflite.describe import Tensor
+from mcuforge.formats.description import Tensor
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1

@@ -26,7 +26,7 @@ from mcuforge.codegen.memory import (
     reorder,
 )
 from mcuforge.codegen.program import Program, Step, Tensor
-from mcuforge.formats.tflite import describe
+from mcuforge.formats.tflite import describe, importer
 from mcuforge.models import vectors
 from mcuforge.target import Target
 from mcuforge.tir import inplace
@@ -602,10 +602,10 @@ def test_inputs_and_outputs_inside_the_workspace(tmp_path):
 def test_overwriting_operands_changes_no_result(name, tmp_path, monkeypatch):
     path = MODELS / f"{name}.tflite"
     data = path.read_bytes()
-    module = passes.optimize(compiler.from_tflite(data), TARGET, 2)
+    module = passes.optimize(importer.from_tflite(data), TARGET, 2)
     description = describe.describe(data, name)
     inputs = vectors.random_inputs(description, 3)
-    monkeypatch.setattr(compiler, "from_tflite", lambda _: None)
+    monkeypatch.setattr(importer, "from_tflite", lambda _: None)
     monkeypatch.setattr(passes, "optimize", lambda *_: module)
     with monkeypatch.context() as unshared:
         unshared.setattr(

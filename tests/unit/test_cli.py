@@ -46,8 +46,33 @@ def test_a_model_is_compiled(tmp_path: Path) -> None:
     assert output.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("command", [["describe", "absent"], ["fetch", "absent"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fetch", "absent"],
+        ["fetch", "tiny", "-o", "/dev/null/tiny.tflite"],
+        ["models", "--registry", "{directory}"],
+        ["boards", "--boards", "{directory}/absent.yaml"],
+        ["describe", "absent"],
+        ["describe", "absent.tflite"],
+        ["describe", "{directory}"],
+        ["describe", "{directory}/folder.tflite"],
+        ["describe", "{directory}/endless.tflite"],
+        ["compile", "absent"],
+        ["compile", "absent.tflite"],
+        ["compile", "{directory}/folder.tflite"],
+        ["compile", "{directory}/empty.tflite"],
+        ["compile", "{directory}/tiny.tflite", "-O", "1", "-o", "/dev/null/tiny.tar"],
+        ["project", "absent.tar", "{directory}/project"],
+        ["project", "{directory}", "{directory}/project"],
+    ],
+)
 def test_errors_are_one_line(command, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    registered(tmp_path)
+    (tmp_path / "folder.tflite").mkdir()
+    (tmp_path / "empty.tflite").touch()
+    (tmp_path / "endless.tflite").symlink_to("/dev/zero")
+    command = [word.format(directory=tmp_path) for word in command]
     if command[0] == "fetch":
         command = [*command, "--registry", str(registered(tmp_path))]
     assert cli.main(command) == 1

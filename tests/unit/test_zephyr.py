@@ -16,7 +16,7 @@ import tiny
 import yaml
 
 from mcuforge import boards, cli, firmware
-from mcuforge.errors import ConfigError, ToolError
+from mcuforge.errors import ConfigError, McuforgeError, ToolError
 from mcuforge.firmware import workspace, zephyr
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
@@ -145,8 +145,9 @@ def test_samples_of_a_tflite_file_have_answers(tmp_path):
     inputs = np.frombuffer(b"".join(samples.inputs), np.int8).reshape(-1, 1, 8, 8, 1)
     expected = [tflite_graphs.answer(tiny.model(), [row])[0].tobytes() for row in inputs]
     assert list(samples.outputs) == expected and len(expected) == 3
-    with pytest.raises(ConfigError, match="cannot read samples"):
-        firmware.read_samples(tmp_path / "absent.tflite")
+    for wrong in ("absent.tflite", "absent.npz", "", "model.py"):
+        with pytest.raises(McuforgeError, match=r"cannot read|is no model"):
+            firmware.read_samples(tmp_path / wrong)
 
 
 TICKS = """\

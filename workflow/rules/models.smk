@@ -52,7 +52,12 @@ rule describe_model:
     params:
         task=lambda wildcards: EXPERIMENT.models[wildcards.model].task,
         step=provenance.step(
-            "describe_model", "formats/tflite/describe", "formats/tflite/oracle", "models/vectors"
+            "describe_model",
+            "formats/description",
+            "formats/format",
+            "formats/tflite/describe",
+            "formats/tflite/oracle",
+            "models/vectors",
         ),
     script:
         "../../scripts/describe_model.py"

@@ -8,7 +8,7 @@ from mcuforge.codegen.lower import lower_kernels
 from mcuforge.codegen.memory import MemoryPlan, plan_memory, reorder
 from mcuforge.codegen.program import Program, extract
 from mcuforge.executors import aot as executor
-from mcuforge.formats.tflite.describe import Description
+from mcuforge.formats.description import Description
 from mcuforge.target import Target
 
 

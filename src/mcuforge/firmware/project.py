@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,11 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from mcuforge import mlf
+from mcuforge import formats, mlf
 from mcuforge.boards import Board
 from mcuforge.errors import ConfigError, ModelError
 from mcuforge.firmware.size import Usage
 from mcuforge.firmware.toolchains import Toolchain
-from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
 
 DEVICE = Path(__file__).parents[1] / "device"
@@ -245,17 +245,19 @@ def read_samples(path: Path) -> Samples:
     """Random inputs and the oracle's outputs: from a ``.vectors.npz`` file or, new, of a model.
 
     Args:
-        path: the former, or the ``.tflite`` file that was compiled.
+        path: the former, or the model's file that was compiled.
     """
+    if path.suffix != ".npz":
+        description = formats.of(path).describe(formats.read(path), path.stem, "")
+        with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
+            written = Path(directory) / "vectors.npz"
+            vectors.write(description, path, written)
+            return read_samples(written)
     try:
-        if path.suffix == ".tflite":
-            with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
-                written = Path(directory) / "vectors.npz"
-                vectors.write(describe(path.read_bytes(), path.stem), path, written)
-                return read_samples(written)
         with np.load(path, allow_pickle=False) as arrays:
             inputs, outputs = arrays["inputs"][:_SAMPLES], arrays["outputs"][:_SAMPLES]
-    except (OSError, ValueError, KeyError) as error:
+    # A single array is no context manager, which is a TypeError.
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"cannot read samples from {path}: {error}") from error
     return Samples(tuple(row.tobytes() for row in inputs), tuple(row.tobytes() for row in outputs))
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mcuforge import files
-from mcuforge.formats.tflite.describe import Description, Tensor
-from mcuforge.formats.tflite.oracle import answers
+from mcuforge import files, formats
+from mcuforge.formats.description import Description, Tensor
 
 COUNT = 5  # as many as MLPerf Tiny's performance mode takes
 _SEED = 20250101
@@ -21,7 +20,7 @@ def write(description: Description, model: Path, output: Path) -> None:
     lowest, all highest, and all zero (their zero point).
     """
     inputs, corners = random_inputs(description, COUNT), corner_inputs(description)
-    outputs = answers(model, np.concatenate([inputs, corners]))
+    outputs = formats.of(model).answers(model, np.concatenate([inputs, corners]))
     with files.atomic(output) as temporary, temporary.open("wb") as out:
         np.savez(
             out,
