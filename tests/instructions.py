@@ -1,4 +1,4 @@
-"""Runs instructions of ``kernels.isa`` in each of their forms, on the same operands.
+"""Runs instructions of ``isa`` in each of their forms, on the same operands.
 
 A form is the definition, compiled by TVM for this machine; the portable C here; the C of gcc and of
 clang and TVM's LLVM on an emulated core. Instructions are called as their TensorIntrins call them.

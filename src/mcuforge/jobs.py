@@ -1,9 +1,11 @@
-"""What every workflow step does around its work: log, report a failure, die with the workflow."""
+"""Runs of the workflow and their steps: locks, logs, reports of failures, and a common end."""
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -32,6 +34,29 @@ def announce() -> None:
     inherited = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = f"{source}{os.pathsep}{inherited}" if inherited else source
     os.environ[RUN_PID] = str(os.getpid())
+
+
+def forget_dead_runs(directory: Path) -> TextIO:
+    """Remove the locks of a Snakemake that was killed, unless another one is alive here.
+
+    Every living run holds a shared lock of the operating system on the file ``alive``. That lock
+    goes with the process, which Snakemake's own, files in ``locks``, do not.
+
+    Args:
+        directory: Snakemake's, usually ``.snakemake``; made if need be.
+
+    Returns:
+        the file that holds the lock; the run counts as alive until it is closed.
+    """
+    directory.mkdir(exist_ok=True)
+    alive = (directory / "alive").open("a")
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory / "locks", ignore_errors=True)
+    except BlockingIOError:
+        pass  # another run is alive, and the locks may be its own
+    fcntl.flock(alive, fcntl.LOCK_SH)
+    return alive
 
 
 @contextlib.contextmanager

@@ -60,6 +60,18 @@ def test_a_log_on_a_full_disk_does_not_hide_the_reason(tmp_path: Path) -> None:
     assert "the disk is full" in done.stderr.splitlines()[0]
 
 
+def test_locks_of_a_killed_run_go_and_those_of_a_living_one_stay(tmp_path: Path) -> None:
+    run = "from mcuforge import jobs; from pathlib import Path; jobs.forget_dead_runs(Path('s'))"
+    snakemakes = tmp_path / "s" / "locks" / "0.output.lock"
+    with jobs.forget_dead_runs(tmp_path / "s"):
+        snakemakes.parent.mkdir()
+        snakemakes.touch()
+        subprocess.run([sys.executable, "-c", run], cwd=tmp_path, check=True, timeout=60)
+        assert snakemakes.exists()
+    subprocess.run([sys.executable, "-c", run], cwd=tmp_path, check=True, timeout=60)
+    assert not snakemakes.exists()
+
+
 def test_a_step_dies_with_the_workflow_and_cleans_up(tmp_path: Path) -> None:
     body = "\n    try: print('up', file=terminal); time.sleep(60)\n    finally: open('gone', 'w')"
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as workflow:

@@ -1,6 +1,4 @@
 # Reads and validates the configuration once; the named input functions of the rules.
-import fcntl
-import shutil
 import sys
 from pathlib import Path
 
@@ -22,24 +20,6 @@ def load_experiment():
     except McuforgeError as error:
         logger.error(f"mcuforge: error: {error}")
         sys.exit(1)
-
-
-def forget_dead_runs():
-    """Remove the locks of a Snakemake that was killed, unless another one is alive here.
-
-    Every living run holds a shared lock of the operating system, which goes with the process.
-    Returns that lock, to be kept until the end.
-    """
-    directory = Path(".snakemake")
-    directory.mkdir(exist_ok=True)
-    alive = (directory / "alive").open("a")
-    try:
-        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(directory / "locks", ignore_errors=True)
-    except BlockingIOError:
-        pass
-    fcntl.flock(alive, fcntl.LOCK_SH)
-    return alive
 
 
 def toolchain_version(wildcards):
@@ -127,7 +107,7 @@ def uses_board(name):
 
 
 if workflow.is_main_process:
-    ALIVE = forget_dead_runs()
+    ALIVE = jobs.forget_dead_runs(Path(".snakemake"))
 
 EXPERIMENT = load_experiment()
 ZEPHYR_WORKSPACE = Path("zephyr-workspace")

@@ -88,7 +88,7 @@ def kernel_prototype(name: str, kernel: LoweredKernel) -> str:
 
 
 def used_instructions(kernels: dict[str, LoweredKernel]) -> list[str]:
-    """Names of the instructions (``kernels.isa``) the kernels call, sorted."""
+    """Names of the instructions (``isa``) the kernels call, sorted."""
     found = set()
 
     def visit(call: ir.Call) -> None:

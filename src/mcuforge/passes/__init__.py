@@ -25,7 +25,7 @@ def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
     Every pass carries the opt_level from which it runs, and ``PassContext`` decides, as in TVM.
 
     Args:
-        mod: Relax as ``frontend.from_tflite`` returns it.
+        mod: Relax as ``formats.tflite.importer.from_tflite`` returns it.
         target: decides which kernels are available.
         opt_level: 0 (the imported float arithmetic) to 4.
 

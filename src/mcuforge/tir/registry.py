@@ -110,7 +110,7 @@ class Kernel:
         inplace: for an operand index, how many bytes below the operand's first byte the result
             must at least start if both share memory (0: the same place or any below). Absent:
             never share. The number follows from the order of the kernel's reads and writes: 0 for
-            elementwise kernels whose results are no wider than the operand; ``kernels.inplace``
+            elementwise kernels whose results are no wider than the operand; ``tir.inplace``
             computes it for sliding windows and in general. A kernel that reads a whole channel of
             the operand before it writes the same bytes says SAME_PLACE; one that passes over the
             operand again after its first write says nothing. The compiler keeps the order of loads

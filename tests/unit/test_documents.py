@@ -1,0 +1,42 @@
+"""Documents and comments speak of files and modules that are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "src" / "mcuforge"
+DOCUMENTS = [ROOT / "README.md", ROOT / "config" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+# Where a path in a document may start.
+STARTS = (ROOT, SOURCES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_a_document_names_exist(document: Path) -> None:
+    text = document.read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    code = re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|smk|yaml|in|lock|sh|j2))`", text)
+    rooms = re.findall(r"`((?:src/mcuforge|workflow|tests|envs|profiles|scripts)/[\w/-]*)`", text)
+    assert [n for n in code + rooms if not any((s / n).exists() for s in STARTS)] == []
+
+
+def _exists(name: str) -> bool:
+    """Whether a dotted name below mcuforge is a module, or something a module defines."""
+    *parents, last = name.split(".")
+    inner = SOURCES.joinpath(*parents)
+    if (inner / last).is_dir() or (inner / f"{last}.py").is_file():
+        return True
+    module = inner / "__init__.py" if inner.is_dir() else inner.with_suffix(".py")
+    pattern = rf"^(def |class |from .*\b)?{last}\b"
+    return module.is_file() and bool(re.search(pattern, module.read_text(), re.MULTILINE))
+
+
+def test_modules_a_docstring_names_exist() -> None:
+    rooms = "|".join(path.name for path in SOURCES.iterdir() if (path / "__init__.py").exists())
+    missing = []
+    for file in sorted(SOURCES.rglob("*.py")):
+        for name in re.findall(rf"``((?:{rooms})(?:\.\w+)+)``", file.read_text()):
+            missing += [] if _exists(name) else [f"{file.relative_to(ROOT)}: {name}"]
+    assert missing == []
