@@ -9,25 +9,32 @@ CODEGENS = ("c", "llvm")
 
 # Per core: LLVM triple and the instruction set features kernels may rely on.
 #   dsp  ARMv7E-M / ARMv8-M DSP extension (SMLAD, SXTB16, SSAT...)
-#   mve  ARMv8.1-M Helium, integer
+#   helium  ARMv8.1-M Helium, integer (GCC's and LLVM's extension is called mve)
 #   fp   single precision floating point unit
-#   unaligned  word loads need no alignment
 _ARMV6M, _ARMV7M, _ARMV7EM = "thumbv6m", "thumbv7m", "thumbv7em"
 _ARMV8M, _ARMV81M = "thumbv8m.main", "thumbv8.1m.main"
 _CORES: dict[str, tuple[str, frozenset[str]]] = {
     "cortex-m0": (_ARMV6M, frozenset()),
     "cortex-m0plus": (_ARMV6M, frozenset()),
-    "cortex-m3": (_ARMV7M, frozenset({"unaligned"})),
-    "cortex-m4": (_ARMV7EM, frozenset({"dsp", "fp", "unaligned"})),
-    "cortex-m7": (_ARMV7EM, frozenset({"dsp", "fp", "unaligned"})),
-    "cortex-m33": (_ARMV8M, frozenset({"dsp", "fp", "unaligned"})),
-    "cortex-m55": (_ARMV81M, frozenset({"dsp", "fp", "mve", "unaligned"})),
-    "cortex-m85": (_ARMV81M, frozenset({"dsp", "fp", "mve", "unaligned"})),
+    "cortex-m3": (_ARMV7M, frozenset()),
+    "cortex-m4": (_ARMV7EM, frozenset({"dsp", "fp"})),
+    "cortex-m7": (_ARMV7EM, frozenset({"dsp", "fp"})),
+    "cortex-m33": (_ARMV8M, frozenset({"dsp", "fp"})),
+    "cortex-m55": (_ARMV81M, frozenset({"dsp", "fp", "helium"})),
+    "cortex-m85": (_ARMV81M, frozenset({"dsp", "fp", "helium"})),
     # The machine the compiler runs on: portable C, for tests and for trying a model out.
-    "host": ("", frozenset({"unaligned"})),
+    "host": ("", frozenset()),
 }
+FEATURES = frozenset().union(*(features for _, features in _CORES.values()))
+"""Every instruction set feature that some core has."""
+
 # What GCC's -mcpu extensions take away.
-_EXTENSIONS = {"nodsp": {"dsp", "mve"}, "nomve": {"mve"}, "nofp": {"fp", "mve"}, "nomve.fp": set()}
+_EXTENSIONS = {
+    "nodsp": {"dsp", "helium"},
+    "nomve": {"helium"},
+    "nofp": {"fp", "helium"},
+    "nomve.fp": set(),
+}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ def operation(weight, bias, scale, x_zero, zero, rounding, low=-128, high=127) -
             "clamp_min": low, "clamp_max": high, "rounding": rounding,
         },
         out=Operand((1, 1, 1, len(weight)), "int8"),
-        features=frozenset({"dsp"}),
     )  # fmt: skip
 
 

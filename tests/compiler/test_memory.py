@@ -451,7 +451,6 @@ def windows(draw):
         (Operand((n, *size, channels), "int8"),),
         {"strides": strides, "padding": padding, "dilation": dilation},
         Operand((n, *out, outputs), "int8"),
-        frozenset(),
     )
     return operation, tuple(kernel), groups
 
@@ -543,7 +542,6 @@ def test_distances_of_common_layers():
             (Operand((1, size, size, channels), "int8"),),
             {"strides": (stride, stride), "padding": (pad, pad, pad, pad)},
             Operand((1, out, out, outputs), "int8"),
-            frozenset(),
         ), (window, window)
 
     # A depthwise 3x3 keeps a row, a pixel and no more.

@@ -29,7 +29,7 @@ mve.vshl_n_s32(3), mve.vshr_n_s32(7)
 armv7em.dot(2, 3, 1, 12, True), armv7em.depthwise((3, 5), (1, 5), (1, 1), 16, 3, 12, True, True)
 armv7em_winograd.transform_inputs(8), armv7em_winograd.multiply_tiles(8)
 armv7em_winograd.transform_outputs(2, 12, 10, True)
-HELIUM = sorted(name for name, entry in INSTRUCTIONS.items() if entry.feature == "mve")
+HELIUM = sorted(name for name, entry in INSTRUCTIONS.items() if entry.feature == "helium")
 
 
 def prepared(entry: Instruction) -> Trial:

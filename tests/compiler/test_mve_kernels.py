@@ -13,7 +13,8 @@ from tflite_graphs import Spec, answer
 from mcuforge.compiler import compile_model
 from mcuforge.exact.arithmetic import same_padding
 from mcuforge.target import Target
-from mcuforge.tir.registry import Operand, Operation, select_kernel
+from mcuforge.tir import registry
+from mcuforge.tir.registry import Operand, Operation
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 30, 32, 33, 40, 48, 57, 64, 72)
 KERNELS = (
@@ -256,6 +257,5 @@ def test_reference_shapes_have_a_kernel(op, image, weight, stride, padding) -> N
             "clamp_min": -128, "clamp_max": 127, "rounding": "twice", "dtype": "int8",
         },
         out=Operand((1, *out, outputs), "int8"),
-        features=frozenset({"mve"}),
     )  # fmt: skip
-    assert select_kernel(operation, 3) is not None
+    assert registry.KERNELS.select(operation, 3, {"dsp", "helium"}) is not None

@@ -58,11 +58,11 @@ RESERVED = re.compile(
 _EXTERN_CALLS = ("tirx.call_extern", "tirx.call_pure_extern")
 
 # ACLE macros that tell C code a feature is there.
-FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "mve": "__ARM_FEATURE_MVE"}
+FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "helium": "__ARM_FEATURE_MVE"}
 
 # Vector types that a feature's header defines, in the order of their definition.
 _VECTOR_TYPES = {
-    "mve": ("int8x16", "int16x8", "int32x4", "uint8x16", "uint16x8", "uint32x4"),
+    "helium": ("int8x16", "int16x8", "int32x4", "uint8x16", "uint16x8", "uint32x4"),
 }
 
 MIN_MAX = """\
@@ -110,7 +110,7 @@ def uses_math(source: str) -> bool:
 def feature_header(feature: str, include: str) -> list[str]:
     """C lines that make a feature's intrinsics known, or else the types portable code needs."""
     lines = [f"#if defined({FEATURE_MACROS[feature]})"]
-    if feature == "mve":
+    if feature == "helium":
         # GCC 12 moves every address out of the loops, then spills it: a quarter more instructions.
         lines += [
             "#if defined(__GNUC__) && !defined(__clang__)",

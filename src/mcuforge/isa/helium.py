@@ -46,7 +46,7 @@ def _mve(
     definition = define(params, result, extent, lane, {"p": memory}, writes, reduces)
     return instruction(
         name=name,
-        feature="mve",
+        feature="helium",
         result=result,
         params=params,
         definition=definition,

@@ -1,4 +1,4 @@
-"""Integer operators to TIR: each operator is replaced by a call of a kernel from ``kernels/``."""
+"""Integer operators to TIR: each operator is replaced by a call of one of its kernels."""
 
 import numpy as np
 import tvm
@@ -8,11 +8,11 @@ import mcuforge.kernels  # noqa: F401  # declares the fast kernels
 from mcuforge.passes.rewrite import Lookup, rewrite_main
 from mcuforge.tir.registry import (
     INTEGER_OP_PREFIX,
+    KERNELS,
     Operand,
     Operation,
     attributes,
     constant_value,
-    select_kernel,
 )
 
 # TVM's fusion leaves kernels with this pattern (kOpaque, relax/op_attr_types.h) alone.
@@ -32,8 +32,8 @@ def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
             INTEGER_OP_PREFIX
         ):
             return value
-        operation = describe(value, lookup, features)
-        kernel = select_kernel(operation, level)
+        operation = describe(value, lookup)
+        kernel = KERNELS.select(operation, level, features)
         if kernel is None:
             return value
         func = kernel.func.with_attrs(
@@ -64,7 +64,7 @@ def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
     return run
 
 
-def describe(call: relax.Call, lookup: Lookup, features: frozenset[str]) -> Operation:
+def describe(call: relax.Call, lookup: Lookup) -> Operation:
     """An integer operator call as kernel builders see it."""
     operands = []
     for arg in call.args:
@@ -76,7 +76,6 @@ def describe(call: relax.Call, lookup: Lookup, features: frozenset[str]) -> Oper
         args=tuple(operands),
         attrs=attributes(call),
         out=_operand(normalized.ty, None),
-        features=features,
     )
 
 

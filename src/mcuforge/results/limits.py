@@ -25,7 +25,7 @@ def of_core(core: str) -> dict[str, float] | None:
         features = Target(core).features
     except ConfigError:
         return None
-    return HELIUM if "mve" in features else DSP if "dsp" in features else None
+    return HELIUM if "helium" in features else DSP if "dsp" in features else None
 
 
 def instructions(core: str, operator: str, shape: tuple[int, ...], macs: int) -> float | None:

@@ -1,16 +1,18 @@
-"""What an operator file in ``kernels/`` declares, and how passes find it.
+"""What files in ``operators/`` and ``kernels/`` declare, and how passes find it.
 
 A file declares an integer Relax operator (``integer_op``), how to recognise it in the QDQ graph
 TVM imports (``restores``), and the TIR kernels that compute it (``kernel``): a scalar one at
 opt_level 1 that every core runs, and at higher levels ones for cores with certain features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tvm import ir, relax, tirx
+
+from mcuforge.target import FEATURES
 
 INTEGER_OP_PREFIX = "mcuforge."
 
@@ -87,14 +89,12 @@ class Operation:
         args: its operands in order.
         attrs: its attributes as plain values.
         out: type of the result.
-        features: instruction set features of the target.
     """
 
     name: str
     args: tuple[Operand, ...]
     attrs: dict[str, Any]
     out: Operand
-    features: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -124,37 +124,105 @@ class Kernel:
 
 
 KernelBuilder = Callable[[Operation], Kernel | None]
-_KERNELS: list[tuple[str, int, frozenset[str], KernelBuilder]] = []
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A kernel builder and when it is asked for a kernel: see ``kernel``."""
+
+    op: str
+    opt_level: int
+    needs: frozenset[str]
+    unless: frozenset[str]
+    rank: int
+    builder: KernelBuilder
+
+    def suits(self, features: Set[str]) -> bool:
+        """Whether it is for cores with exactly these features."""
+        return self.needs <= features and not self.unless & features
+
+    def ties(self, other: "Declaration") -> bool:
+        """Whether some core would have to choose between the two."""
+        mine, others = ((d.op, d.opt_level, d.rank) for d in (self, other))
+        return mine == others and not (self.needs & other.unless or other.needs & self.unless)
+
+
+class KernelTable:
+    """All kernels that were declared; the order in which they were does not matter."""
+
+    def __init__(self) -> None:
+        self.declarations: list[Declaration] = []
+
+    def declare(self, declaration: Declaration) -> None:
+        """Add a kernel; raises ValueError if no core has its features, or it ties with another."""
+        unknown = (declaration.needs | declaration.unless) - FEATURES
+        if unknown:
+            raise ValueError(f"no core has the feature {', '.join(sorted(unknown))}")
+        for other in self.declarations:
+            if declaration.ties(other):
+                one, two = (
+                    f"{d.builder.__module__}.{d.builder.__qualname__}" for d in (other, declaration)
+                )
+                raise ValueError(
+                    f"{one} and {two} are both kernels of {declaration.op} at opt_level "
+                    f"{declaration.opt_level} with rank {declaration.rank}: give one another rank"
+                )
+        self.declarations.append(declaration)
+
+    def candidates(self, op: str, opt_level: int, features: Set[str]) -> list[Declaration]:
+        """What is declared for exactly this opt_level, in the order in which it is tried."""
+        found = [
+            d
+            for d in self.declarations
+            if (d.op, d.opt_level) == (op, opt_level) and d.suits(features)
+        ]
+        return sorted(found, key=lambda d: d.rank)
+
+    def select(self, operation: Operation, opt_level: int, features: Set[str]) -> Kernel | None:
+        """The kernel for exactly this opt_level on a core with these features, or None."""
+        for declaration in self.candidates(operation.name, opt_level, features):
+            built = declaration.builder(operation)
+            if built is not None:
+                return built
+        return None
+
+
+KERNELS = KernelTable()
 _RESTORERS: dict[str, Callable] = {}
 
 
-def kernel(op: str, *, opt_level: int, needs: frozenset[str] | set[str] = frozenset()) -> Callable:
+def kernel(
+    op: str,
+    *,
+    opt_level: int,
+    needs: Set[str] = frozenset(),
+    unless: Set[str] = frozenset(),
+    rank: int = 0,
+) -> Callable[[KernelBuilder], KernelBuilder]:
     """Declare a kernel builder for an integer operator.
 
-    The builder returns a Kernel, or None where the shape does not suit it; the next lower level
-    then provides one. Of several builders at one level the first declared that fits is taken.
+    The builder returns a Kernel, or None where the operation does not suit it. Then the builder
+    with the next higher rank is asked, and after the last one those of the next lower opt_level.
 
     Args:
         op: operator name without prefix.
         opt_level: from which opt_level it is used.
         needs: instruction set features it needs.
+        unless: instruction set features with which it is not used: the core has better kernels.
+        rank: its place among the builders of one level, the lowest first.
+
+    Raises:
+        ValueError: two builders of one level and rank are for the same core, or no core has a
+            feature of that name.
     """
 
     def register(builder: KernelBuilder) -> KernelBuilder:
-        _KERNELS.append((op, opt_level, frozenset(needs), builder))
+        KERNELS.declare(
+            Declaration(op, opt_level, frozenset(needs), frozenset(unless), rank, builder)
+        )
         return builder
 
     return register
-
-
-def select_kernel(operation: Operation, opt_level: int) -> Kernel | None:
-    """The kernel declared for exactly this opt_level, or None."""
-    for op, level, needs, builder in _KERNELS:
-        if op == operation.name and level == opt_level and needs <= operation.features:
-            built = builder(operation)
-            if built is not None:
-                return built
-    return None
 
 
 def restores(*relax_ops: str) -> Callable:

@@ -217,7 +217,7 @@ def _widen(x: tirx.Var, offset: ir.Expr, wide: tirx.Var, word: ir.Expr, pixels: 
     T.evaluate(isa.widen(pixels)(T.address_of(x[offset]), T.address_of(wide[word]), count))
 
 
-@kernel("fully_connected", opt_level=3, needs={"dsp"})
+@kernel("fully_connected", opt_level=3, needs={"dsp"}, unless={"helium"})
 def _fully_connected(operation: Operation) -> Kernel | None:
     return _matrix(operation, 3)
 
@@ -226,8 +226,7 @@ def _suits(operation: Operation) -> bool:
     """Whether the blocks can compute an operator: int8 throughout, symmetric weights."""
     x, weight = operation.args[:2]
     return (
-        "mve" not in operation.features
-        and x.dtype == weight.dtype == operation.out.dtype == "int8"
+        x.dtype == weight.dtype == operation.out.dtype == "int8"
         and weight.value is not None
         and operation.attrs["weight_zero_point"] == 0
         and int(weight.value.min(initial=0)) >= -127
@@ -266,12 +265,12 @@ def _matrix(operation: Operation, level: int) -> Kernel | None:
     return _build(operation, level, rows, layer, widen, exact, adjacent=True)
 
 
-@kernel("fully_connected", opt_level=4, needs={"dsp"})
+@kernel("fully_connected", opt_level=4, needs={"dsp"}, unless={"helium"})
 def _fully_connected_expanded(operation: Operation) -> Kernel | None:
     return _matrix(operation, 4)
 
 
-@kernel("conv2d", opt_level=3, needs={"dsp"})
+@kernel("conv2d", opt_level=3, needs={"dsp"}, unless={"helium"})
 def _conv2d(operation: Operation) -> Kernel | None:
     return _convolution(operation, 3)
 

@@ -24,12 +24,12 @@ _LONGEST_PITCH, _LONGEST_STEP = 240, 2047
 _LEAST_TAPS, _LEAST_TAPS_IN_ALL = 4, 32
 
 
-@kernel("depthwise_conv2d", opt_level=3, needs={"dsp"})
+@kernel("depthwise_conv2d", opt_level=3, needs={"dsp"}, unless={"helium"})
 def _depthwise_conv2d(operation: Operation) -> Kernel | None:
     return _depthwise(operation, 3)
 
 
-@kernel("conv2d", opt_level=3, needs={"dsp"})
+@kernel("conv2d", opt_level=3, needs={"dsp"}, unless={"helium"}, rank=1)
 def _one_channel(operation: Operation) -> Kernel | None:
     """From one channel to one: the same as depthwise."""
     weight = operation.args[1]
@@ -40,7 +40,7 @@ def _one_channel(operation: Operation) -> Kernel | None:
     return _depthwise(replace(operation, args=args), 3)
 
 
-@kernel("depthwise_conv2d", opt_level=4, needs={"dsp"})
+@kernel("depthwise_conv2d", opt_level=4, needs={"dsp"}, unless={"helium"})
 def _unrolled(operation: Operation) -> Kernel | None:
     return _depthwise(operation, 4)
 
@@ -52,8 +52,7 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
     _, out_h, out_w, outputs = operation.out.shape
     types = {operation.args[0].dtype, operation.args[1].dtype, operation.out.dtype}
     if (
-        "mve" in operation.features
-        or types != {"int8"}
+        types != {"int8"}
         or attrs["weight_zero_point"] != 0
         or batch != 1
         or outputs != channels

@@ -24,7 +24,7 @@ _UNROLLED = 16
 _LEAST, _LEAST_PADDED = 6, 9
 
 
-@kernel("pool2d", opt_level=3, needs={"dsp"})
+@kernel("pool2d", opt_level=3, needs={"dsp"}, unless={"helium"})
 def _pool2d(operation: Operation) -> Kernel | None:
     attrs = operation.attrs
     batch, height, width, channels = operation.args[0].shape
@@ -69,7 +69,7 @@ def _pool2d(operation: Operation) -> Kernel | None:
     return Kernel(f.done(), (0,), inplace={0: distance})
 
 
-@kernel("mean", opt_level=3, needs={"dsp"})
+@kernel("mean", opt_level=3, needs={"dsp"}, unless={"helium"})
 def _mean(operation: Operation) -> Kernel | None:
     attrs, shape = operation.attrs, operation.args[0].shape
     axes = attrs["axes"]
@@ -97,7 +97,7 @@ def _mean(operation: Operation) -> Kernel | None:
 
 def _suits(operation: Operation, channels: int) -> bool:
     dtypes = {operation.args[0].dtype, operation.out.dtype}
-    return "mve" not in operation.features and dtypes == {"int8"} and channels % _LANES == 0
+    return dtypes == {"int8"} and channels % _LANES == 0
 
 
 def _inside(

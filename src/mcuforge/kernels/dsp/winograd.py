@@ -21,15 +21,14 @@ from mcuforge.tir.requantize import clamp
 _LEAST_PIXELS = 256
 
 
-@kernel("conv2d", opt_level=4, needs={"dsp"})
+@kernel("conv2d", opt_level=4, needs={"dsp"}, unless={"helium"})
 def _winograd(operation: Operation) -> Kernel | None:
     attrs = operation.attrs
     x, weight = operation.args[:2]
     batch, height, width, channels = x.shape
     _, out_h, out_w, outputs = operation.out.shape
     if (
-        "mve" in operation.features
-        or {x.dtype, weight.dtype, operation.out.dtype} != {"int8"}
+        {x.dtype, weight.dtype, operation.out.dtype} != {"int8"}
         or weight.shape[1:3] != (3, 3)
         or attrs["weight_zero_point"] != 0
         or (attrs["groups"], batch) != (1, 1)

@@ -23,7 +23,7 @@ class Affine(NamedTuple):
     shift: int
 
 
-@kernel("add", opt_level=3, needs={"mve"})
+@kernel("add", opt_level=3, needs={"helium"})
 def _add(operation: Operation) -> Kernel | None:
     a, b = operation.args
     size = int(np.prod(operation.out.shape))

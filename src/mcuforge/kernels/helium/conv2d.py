@@ -82,7 +82,7 @@ def dot(weight: np.ndarray, exclusive: bool, aligned: bool = False) -> Dot:
     return Dot(tuple(starts), packed, tail, aligned)
 
 
-@kernel("conv2d", opt_level=3, needs={"mve"})
+@kernel("conv2d", opt_level=3, needs={"helium"})
 def _conv2d(operation: Operation) -> Kernel | None:
     attrs = operation.attrs
     batch, height, width, channels = operation.args[0].shape

@@ -86,12 +86,12 @@ def tiling(
     return best
 
 
-@kernel("depthwise_conv2d", opt_level=3, needs={"mve"})
+@kernel("depthwise_conv2d", opt_level=3, needs={"helium"})
 def _compact(operation: Operation) -> Kernel | None:
     return _depthwise(operation, _MOST_PADDING)
 
 
-@kernel("depthwise_conv2d", opt_level=4, needs={"mve"})
+@kernel("depthwise_conv2d", opt_level=4, needs={"helium"})
 def _padded(operation: Operation) -> Kernel | None:
     return _depthwise(operation, LANES)
 

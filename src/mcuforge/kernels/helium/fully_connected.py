@@ -15,13 +15,13 @@ _UNROLLED, _GROUP = 10, 4
 _HIDDEN = 8
 
 
-@kernel("fully_connected", opt_level=3, needs={"mve"})
+@kernel("fully_connected", opt_level=3, needs={"helium"})
 def _fully_connected(operation: Operation) -> Kernel | None:
     rows = int(np.prod(operation.args[0].shape[:-1]))
     return matrix_vector(operation, operation.args[1].value, rows, "fully_connected")
 
 
-@kernel("conv2d", opt_level=3, needs={"mve"})
+@kernel("conv2d", opt_level=3, needs={"helium"}, rank=1)
 def _single_pixel(operation: Operation) -> Kernel | None:
     """A convolution whose kernel covers the whole image: one output pixel."""
     attrs, weight = operation.attrs, operation.args[1].value

@@ -10,12 +10,12 @@ from mcuforge.tir.function import Function, address
 from mcuforge.tir.registry import Kernel, Operation, kernel
 
 
-@kernel("lookup", opt_level=3, needs={"mve"})
+@kernel("lookup", opt_level=3, needs={"helium"})
 def _lookup(operation: Operation) -> Kernel | None:
     return _gathered(operation, operation.args[1].value)
 
 
-@kernel("requantize", opt_level=3, needs={"mve"})
+@kernel("requantize", opt_level=3, needs={"helium"})
 def _requantize(operation: Operation) -> Kernel | None:
     return _gathered(operation, requantization_table(operation))
 

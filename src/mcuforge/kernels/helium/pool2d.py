@@ -18,7 +18,11 @@ _UNROLLED = 12
 _LEAST_COUNT = 32
 
 
-@kernel("pool2d", opt_level=3, needs={"mve"})
+@kernel("pool2d", opt_level=3, needs={"helium"})
+def _pool2d(operation: Operation) -> Kernel | None:
+    return _average(operation) if operation.attrs["kind"] == "average" else _max(operation)
+
+
 def _average(operation: Operation) -> Kernel | None:
     attrs = operation.attrs
     batch, height, width, channels = operation.args[0].shape
@@ -26,8 +30,7 @@ def _average(operation: Operation) -> Kernel | None:
     (pool_h, pool_w), (sy, sx) = attrs["pool_size"], attrs["strides"]
     count = pool_h * pool_w
     if (
-        attrs["kind"] != "average"
-        or operation.args[0].dtype != "int8"
+        operation.args[0].dtype != "int8"
         or any(attrs["padding"])
         or batch != 1
         or channels % _LANES
@@ -76,7 +79,6 @@ def _average(operation: Operation) -> Kernel | None:
     return Kernel(f.done(), (0,), inplace={0: _distance(operation)})
 
 
-@kernel("pool2d", opt_level=3, needs={"mve"})
 def _max(operation: Operation) -> Kernel | None:
     """Of four or eight channels without padding, compilers make vectors themselves."""
     attrs = operation.attrs
@@ -84,8 +86,7 @@ def _max(operation: Operation) -> Kernel | None:
     _, out_h, out_w, _ = operation.out.shape
     pool, strides, padding = attrs["pool_size"], attrs["strides"], attrs["padding"]
     if (
-        attrs["kind"] != "max"
-        or operation.args[0].dtype != "int8"
+        operation.args[0].dtype != "int8"
         or batch != 1
         or channels < _LANES
         or (channels in (_LANES, 2 * _LANES) and not any(padding))
