@@ -10,7 +10,7 @@ from mcuforge.results.records import Measurement
 with job(snakemake.log[0]):
     record = Measurement.read(Path(snakemake.input.record))
     whole = Measurement.read(Path(snakemake.input.whole))
-    rows = profile.table(record, whole, mlf.read(Path(snakemake.input.archive)).info)
+    rows = profile.table(record, whole, mlf.read(Path(snakemake.input.archive)).info.operators)
     summary.write(rows, Path(snakemake.output.table))
     title = "{model} on {board}, {toolchain}, O{opt_level}".format(**snakemake.wildcards)
     figures.profile(rows, title, Path(snakemake.output.figure))

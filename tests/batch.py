@@ -73,16 +73,16 @@ def run(jobs: Sequence[Job], directory: Path, flags: Sequence[str]) -> list[list
             raise
         read = mlf.read(archive)
         read.extract(directory)
-        symbol = read.info["entry"].removesuffix("_run")
-        outputs = read.info["outputs"]
-        includes.append(f'#include "{read.info["header"]}"')
+        symbol = read.info.entry.removesuffix("_run")
+        outputs = read.info.outputs
+        includes.append(f'#include "{read.info.header}"')
         calls.append(
             _CALL.format(
                 symbol=symbol,
-                inputs=", ".join(f"buffer({port['bytes']}, 1)" for port in read.info["inputs"]),
-                outputs=", ".join(f"buffer({port['bytes']}, 0)" for port in outputs),
+                inputs=", ".join(f"buffer({port.bytes}, 1)" for port in read.info.inputs),
+                outputs=", ".join(f"buffer({port.bytes}, 0)" for port in outputs),
                 writes="\n".join(
-                    f"        fwrite(outputs.{port['c_name']}, 1, {port['bytes']}, stdout);"
+                    f"        fwrite(outputs.{port.c_name}, 1, {port.bytes}, stdout);"
                     for port in outputs
                 ),
             )
@@ -101,8 +101,8 @@ def run(jobs: Sequence[Job], directory: Path, flags: Sequence[str]) -> list[list
     for outputs in ports:
         results.append([])
         for port in outputs:
-            raw, answer = answer[: port["bytes"]], answer[port["bytes"] :]
-            results[-1].append(np.frombuffer(raw, port["dtype"]).reshape(port["shape"]))
+            raw, answer = answer[: port.bytes], answer[port.bytes :]
+            results[-1].append(np.frombuffer(raw, port.dtype).reshape(port.shape))
     return results
 
 

@@ -92,17 +92,17 @@ def instructions(
     info = read.info
     (directory / "main.c").write_text(
         _PROGRAM.format(
-            header=info["header"],
-            symbol=info["entry"].removesuffix("_run"),
-            input_bytes=info["inputs"][0]["bytes"],
-            output_bytes=info["outputs"][0]["bytes"],
+            header=info.header,
+            symbol=info.entry.removesuffix("_run"),
+            input_bytes=info.inputs[0]["bytes"],
+            output_bytes=info.outputs[0]["bytes"],
             values=", ".join(map(str, stimulus.view(np.int8).reshape(-1))),
             runs=_RUNS,
         )
     )
     host = directory / "codegen/host"
-    tools = toolchains.toolchain(toolchain, info["core"])
-    machine, per_tick, data = _MACHINES[info["core"]]
+    tools = toolchains.toolchain(toolchain, info.core)
+    machine, per_tick, data = _MACHINES[info.core]
     (directory / "link.ld").write_text(_SCRIPT.format(data=data))
     build = [tools.compiler, *tools.flags, *tools.link_flags, "-O3", "-std=gnu11", "-nostdlib"]
     build += [f"-I{host / 'include'}", str(directory / "main.c"), *map(str, host.glob("src/*.c"))]

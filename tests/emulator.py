@@ -106,11 +106,11 @@ class EmulatedModel:
         read = mlf.read(archive)
         self.info = read.info
         self._directory = directory
-        self._machine, vectors, code, data = _MACHINES[self.info["core"].split("+")[0]]
+        self._machine, vectors, code, data = _MACHINES[self.info.core.split("+")[0]]
         read.extract(directory)
         (directory / "main.c").write_text(_program(self.info))
         (directory / "link.ld").write_text(_SCRIPT.format(vectors=vectors, code=code, data=data))
-        tools = toolchains.toolchain(toolchain, self.info["core"])
+        tools = toolchains.toolchain(toolchain, self.info.core)
         model = directory / "codegen/host"
         build = [tools.compiler, *tools.flags, *tools.link_flags, *flags, "-std=gnu11"]
         build += ["-ffp-contract=off", f"-I{model / 'include'}", str(directory / "main.c")]
@@ -143,26 +143,26 @@ def _libraries(tools: toolchains.Toolchain) -> list[str]:
     return [lib if "/" in lib else f"-l{lib}" for lib in tools.libraries]
 
 
-def _program(info: dict) -> str:
+def _program(info: mlf.Info) -> str:
     buffers, moves, names = [], {"inputs": [], "outputs": []}, {"inputs": [], "outputs": []}
     for kind, copy in (
         ("inputs", "memcpy({name}, row_in + {offset}, {bytes});"),
         ("outputs", "memcpy(row_out + {offset}, {name}, {bytes});"),
     ):
         offset = 0
-        for index, port in enumerate(info[kind]):
-            name, size = f"{kind}_{index}", port["bytes"]
+        for index, port in enumerate(getattr(info, kind)):
+            name, size = f"{kind}_{index}", port.bytes
             buffers.append(f"static _Alignas(16) uint8_t {name}[{size}];")
             moves[kind].append(copy.format(name=name, offset=offset, bytes=size))
             names[kind].append(f"(void *){name}")
             offset += size
     return _PROGRAM.format(
-        header=info["header"],
-        symbol=info["entry"].removesuffix("_run"),
-        entry=info["entry"],
+        header=info.header,
+        symbol=info.entry.removesuffix("_run"),
+        entry=info.entry,
         buffers="\n".join(buffers),
-        input_bytes=sum(port["bytes"] for port in info["inputs"]),
-        output_bytes=sum(port["bytes"] for port in info["outputs"]),
+        input_bytes=info.input_bytes,
+        output_bytes=info.output_bytes,
         load="\n        ".join(moves["inputs"]),
         store="\n        ".join(moves["outputs"]),
         inputs=", ".join(names["inputs"]),

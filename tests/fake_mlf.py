@@ -77,8 +77,8 @@ def write(
         path,
         SOURCE.format(weights=weights, body=body, result=result),
         HEADER.format(workspace=workspace),
-        [{"name": "in", "c_name": "input_1", "shape": [1, 16], "bytes": 16, **quantized}],
-        [{"name": "out", "c_name": "identity", "shape": [1, 4], "bytes": 4, **quantized}],
+        (mlf.Port("in", "input_1", (1, 16), bytes=16, **quantized),),
+        (mlf.Port("out", "identity", (1, 4), bytes=4, **quantized),),
         workspace=workspace,
         core=core,
     )
@@ -112,68 +112,44 @@ int32_t tvmgen_tiny_run(struct tvmgen_tiny_inputs *inputs, struct tvmgen_tiny_ou
 def write_mixed(path: Path) -> Path:
     """A model with two inputs and two outputs, integers and floats, of odd sizes."""
 
-    def tensor(name: str, dtype: str, elements: int) -> dict:
-        return {
-            "name": name,
-            "c_name": name,
-            "shape": [elements],
-            "dtype": dtype,
-            "bytes": elements * np.dtype(dtype).itemsize,
-            "scale": None,
-            "zero_point": None,
-        }
+    def tensor(name: str, dtype: str, elements: int) -> mlf.Port:
+        return mlf.Port(name, name, (elements,), dtype, elements * np.dtype(dtype).itemsize)
 
     return _write(
         path,
         MIXED_SOURCE,
         MIXED_HEADER,
-        [tensor("bytes", "int8", 3), tensor("factors", "float32", 2)],
-        [tensor("scaled", "float32", 3), tensor("last", "uint8", 1)],
+        (tensor("bytes", "int8", 3), tensor("factors", "float32", 2)),
+        (tensor("scaled", "float32", 3), tensor("last", "uint8", 1)),
         workspace=0,
         core="cortex-m7",
     )
 
 
 def _write(path, source, header, inputs, outputs, workspace, core):
-    info = {
-        "compiler_version": "0.1.0+test",
-        "tvm_version": "0.27.0.post1",
-        "opt_level": 3,
-        "core": core,
-        "codegen": "c",
-        "executor": "aot",
-        "entry": "tvmgen_tiny_run",
-        "header": "tvmgen_tiny.h",
-        "inputs": inputs,
-        "outputs": outputs,
-        "workspace_bytes": workspace,
-        "workspace_lower_bound_bytes": 16,
-        "weights_bytes": 64,
-        "model_weights_bytes": 64,
-        "macs_nominal": 64,
-        "macs_executed": 64,
-        "operators": [
-            {
-                "symbol": "tvmgen_tiny_run",
-                "op": "fully_connected",
-                "shape": [1, 4],
-                "macs": 64,
-                "macs_nominal": 64,
-            }
-        ],
-    }
-    module = {
-        "model_name": "tiny",
-        "export_datetime": mlf.EPOCH,
-        "executors": ["aot"],
-        "style": "full-model",
-        "target": [],
-        "memory": {},
-        "mcuforge": info,
-    }
+    info = mlf.Info(
+        compiler_version="0.1.0+test",
+        tvm_version="0.27.0.post1",
+        opt_level=3,
+        core=core,
+        codegen="c",
+        executor="aot",
+        entry="tvmgen_tiny_run",
+        header="tvmgen_tiny.h",
+        inputs=inputs,
+        outputs=outputs,
+        workspace_bytes=workspace,
+        workspace_lower_bound_bytes=16,
+        weights_bytes=64,
+        model_weights_bytes=64,
+        macs_nominal=64,
+        macs_executed=64,
+        operators=(mlf.Operator("tvmgen_tiny_run", "fully_connected", (1, 4), 64, 64),),
+        model_sha256="0" * 64,
+    )
     mlf.write(
         path,
-        {"version": mlf.FORMAT_VERSION, "modules": {"tiny": module}},
+        mlf.metadata("tiny", info, "", {}),
         {
             "codegen/host/src/tvmgen_tiny.c": source.encode(),
             "codegen/host/include/tvmgen_tiny.h": header.encode(),

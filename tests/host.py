@@ -39,15 +39,15 @@ class HostModel:
         command += sorted(map(str, [*model.glob("src/*.c"), *model.glob("lib/*.o")]))
         done = subprocess.run([*command, "-lm"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        self._run = getattr(ctypes.CDLL(str(library)), self.info["entry"])
+        self._run = getattr(ctypes.CDLL(str(library)), self.info.entry)
 
     def run(self, rows: np.ndarray) -> np.ndarray:
         """Raw bytes in (n, input_bytes), raw bytes out (n, output_bytes), inputs concatenated."""
         results = []
         for row in rows:
-            split = np.cumsum([port["bytes"] for port in self.info["inputs"]])[:-1]
+            split = np.cumsum([port.bytes for port in self.info.inputs])[:-1]
             inputs = [_aligned(part) for part in np.split(row, split)]
-            outputs = [_aligned(np.zeros(p["bytes"], np.uint8)) for p in self.info["outputs"]]
+            outputs = [_aligned(np.zeros(p.bytes, np.uint8)) for p in self.info.outputs]
             assert self._run(_pointers(inputs), _pointers(outputs)) == 0
             results.append(np.concatenate(outputs))
         return np.stack(results)

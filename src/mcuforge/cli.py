@@ -63,7 +63,7 @@ def _project(arguments: argparse.Namespace) -> None:
                 f"use --platform {board.platform}",
             )
     elif arguments.platform == "baremetal":
-        core = mlf.read(arguments.archive).info["core"]
+        core = mlf.read(arguments.archive).info.core
         types = boards.load(arguments.boards).types.values()
         known = [t for t in types if t.platform == "baremetal"]
         board = next((t for t in known if t.core == core), None)

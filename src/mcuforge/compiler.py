@@ -9,14 +9,13 @@ import tvm
 
 from mcuforge import codegen, formats, mlf, passes, provenance
 from mcuforge.codegen import llvm
+from mcuforge.codegen.memory import MemoryPlan
 from mcuforge.codegen.program import Program
 from mcuforge.errors import ConfigError
 from mcuforge.executors import aot as executor
 from mcuforge.formats.description import Description
 from mcuforge.target import Target
 
-# DLPack's device type of a CPU.
-_DL_CPU = 1
 # Level 1 gives every tensor a place of its own. Level 0 is what plain TVM gives, whose own pipeline
 # (StaticPlanBlockMemory) shares memory too.
 _UNSHARED_LEVEL = 1
@@ -65,7 +64,9 @@ def compile_model(
         ),
         "src/relax.txt": module.script(show_meta=False).encode(),
     }
-    mlf.write(output, _metadata(description, target, opt_level, generated), members)
+    info = _info(description, target, opt_level, generated)
+    functions = _functions(generated.program, executor.prefix(name))
+    mlf.write(output, mlf.metadata(name, info, _target(target), functions), members)
 
 
 def _parameters(program: Program) -> bytes:
@@ -88,104 +89,76 @@ def _target(target: Target) -> str:
     return json.dumps({"kind": "c", "keys": ["arm_cpu", "cpu"], "mcpu": target.mcpu})
 
 
-def _metadata(
+def _info(
     description: Description, target: Target, opt_level: int, generated: codegen.Generated
-) -> dict[str, Any]:
+) -> mlf.Info:
     program, plan = generated.program, generated.plan
     symbol = executor.prefix(description.name)
-
-    def port_info(port: executor.Port) -> dict[str, Any]:
-        tensor, place = port.tensor, plan.offsets.get(port.variable)
-        return {
-            "name": tensor.name,
-            "c_name": port.c_name,
-            "shape": list(tensor.shape),
-            "dtype": tensor.dtype,
-            "scale": tensor.scale,
-            "zero_point": tensor.zero_point,
-            "bytes": tensor.bytes,
-            **({} if place is None else {"workspace_offset": place}),
-        }
-
-    inputs, outputs = (
-        [port_info(port) for port in executor.ports(tensors, kind)]
-        for tensors, kind in ((description.inputs, "input"), (description.outputs, "output"))
+    return mlf.Info(
+        compiler_version=provenance.compiler(),
+        tvm_version=importlib.metadata.version("apache-tvm"),
+        model_sha256=description.sha256,
+        opt_level=opt_level,
+        core=target.mcpu,
+        codegen=target.codegen,
+        executor="aot",
+        entry=f"{symbol}_run",
+        header=f"{symbol}.h",
+        inputs=_ports(executor.ports(description.inputs, "input"), plan),
+        outputs=_ports(executor.ports(description.outputs, "output"), plan),
+        io_in_workspace=any(t.name in plan.offsets for t in (*program.inputs, *program.outputs)),
+        workspace_bytes=plan.bytes,
+        workspace_lower_bound_bytes=plan.lower_bound,
+        weights_bytes=sum(tensor.bytes for tensor in program.constants),
+        model_weights_bytes=description.weights_bytes,
+        macs_nominal=description.macs,
+        macs_executed=_macs_executed(program, description.macs),
+        operators=tuple(
+            mlf.Operator(
+                symbol=f"{symbol}_{step.kernel}" if step.kernel else "memcpy",
+                op=step.op,
+                shape=step.result.shape,
+                macs=step.macs or 0,
+                macs_nominal=nominal,
+            )
+            for step, nominal in zip(
+                program.steps, _macs_nominal(program, description), strict=True
+            )
+        ),
     )
-    io_in_workspace = any("workspace_offset" in port for port in (*inputs, *outputs))
-    weights_bytes = sum(tensor.bytes for tensor in program.constants)
-    # Of the caller's buffers.
-    io_bytes = 0 if io_in_workspace else description.input_bytes + description.output_bytes
-    info = {
-        "compiler_version": provenance.compiler(),
-        "tvm_version": importlib.metadata.version("apache-tvm"),
-        "model_sha256": description.sha256,
-        "opt_level": opt_level,
-        "core": target.mcpu,
-        "codegen": target.codegen,
-        "executor": "aot",
-        "entry": f"{symbol}_run",
-        "header": f"{symbol}.h",
-        "inputs": inputs,
-        "outputs": outputs,
-        "io_in_workspace": io_in_workspace,
-        "workspace_bytes": plan.bytes,
-        "workspace_lower_bound_bytes": plan.lower_bound,
-        "weights_bytes": weights_bytes,
-        "model_weights_bytes": description.weights_bytes,
-        "macs_nominal": description.macs,
-        "macs_executed": _macs_executed(program, description.macs),
-        "operators": [
-            {
-                "symbol": f"{symbol}_{s.kernel}" if s.kernel else "memcpy",
-                "op": s.op,
-                "shape": list(s.result.shape),
-                "macs": s.macs or 0,
-                "macs_nominal": nominal,
-            }
-            for s, nominal in zip(program.steps, _macs_nominal(program, description), strict=True)
-        ],
-    }
+
+
+def _ports(ports: list[executor.Port], plan: MemoryPlan) -> tuple[mlf.Port, ...]:
+    return tuple(
+        mlf.Port(
+            name=port.tensor.name,
+            c_name=port.c_name,
+            shape=port.tensor.shape,
+            dtype=port.tensor.dtype,
+            bytes=port.tensor.bytes,
+            scale=port.tensor.scale,
+            zero_point=port.tensor.zero_point,
+            workspace_offset=plan.offsets.get(port.variable),
+        )
+        for port in ports
+    )
+
+
+def _functions(program: Program, symbol: str) -> dict[str, dict[str, int]]:
+    """For each kernel the bytes it works on: the most of its calls, by TVM's names of the sums."""
     functions: dict[str, dict[str, int]] = {}
     for step in program.steps:
-        if step.kernel:
-            function = functions.setdefault(
-                f"{symbol}_{step.kernel}",
-                {"workspace_size_bytes": 0, "constants_size_bytes": 0, "io_size_bytes": 0},
-            )
-            # The most it needs in any of its calls.
-            for key, tensors in (
-                ("workspace_size_bytes", step.scratch),
-                ("constants_size_bytes", [t for t in step.args if t.kind == "constant"]),
-                ("io_size_bytes", [t for t in step.args if t.kind != "constant"]),
-            ):
-                function[key] = max(function[key], sum(tensor.bytes for tensor in tensors))
-    main = {
-        "device": _DL_CPU,
-        "workspace_size_bytes": plan.bytes,
-        "constants_size_bytes": weights_bytes,
-        "io_size_bytes": io_bytes,
-        "inputs": {p["c_name"]: {"dtype": p["dtype"], "size": p["bytes"]} for p in inputs},
-        "outputs": {p["c_name"]: {"dtype": p["dtype"], "size": p["bytes"]} for p in outputs},
-    }
-    module = {
-        "model_name": description.name,
-        "export_datetime": mlf.EPOCH,
-        "executors": ["aot"],
-        "style": "full-model",
-        "target": [_target(target)],
-        "external_dependencies": [],
-        "memory": {
-            "functions": {
-                "main": [main],
-                "operator_functions": [
-                    {"function_name": name, "workspace": [{"device": _DL_CPU, **sizes}]}
-                    for name, sizes in functions.items()
-                ],
-            }
-        },
-        "mcuforge": info,
-    }
-    return {"version": mlf.FORMAT_VERSION, "modules": {description.name: module}}
+        if not step.kernel:
+            continue
+        tensors = {
+            "workspace_size_bytes": step.scratch,
+            "constants_size_bytes": [t for t in step.args if t.kind == "constant"],
+            "io_size_bytes": [t for t in step.args if t.kind != "constant"],
+        }
+        sizes = functions.setdefault(f"{symbol}_{step.kernel}", dict.fromkeys(tensors, 0))
+        for key, group in tensors.items():
+            sizes[key] = max(sizes[key], sum(tensor.bytes for tensor in group))
+    return functions
 
 
 def _macs_nominal(program: Program, description: Description) -> list[int | None]:

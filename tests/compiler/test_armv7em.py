@@ -266,7 +266,7 @@ def test_constants_take_little_more_flash_than_the_weights(
     model: str, level: int, most: float, compiled: Compile, find_model: Find
 ) -> None:
     info = mlf.read(compiled(model, "cortex-m7-c", level)).info
-    assert info["weights_bytes"] <= most * weights_bytes(find_model(model).read_bytes())
+    assert info.weights_bytes <= most * weights_bytes(find_model(model).read_bytes())
 
 
 @pytest.mark.parametrize("classes", [2, 5, 40])
@@ -282,7 +282,7 @@ def test_softmax_is_exact_for_every_difference(classes: int, tmp_path: Path) -> 
         source, archive = tmp_path / f"{index}.tflite", tmp_path / f"{index}.tar"
         source.write_bytes(model)
         compile_model(source, "softmax", Target("cortex-m7"), 3, archive)
-        assert (mlf.read(archive).info["weights_bytes"] == 1024) == (classes == 40)
+        assert (mlf.read(archive).info.weights_bytes == 1024) == (classes == 40)
         build = tmp_path / str(index)
         build.mkdir()
         rows = values.view(np.uint8)

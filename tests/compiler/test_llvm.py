@@ -70,7 +70,7 @@ def test_an_object_holds_the_kernels_and_nothing_else(objects, core: str, level:
     elf = _elf(archive)
     assert (elf["e_machine"], elf["e_type"], elf.elfclass) == ("EM_ARM", "ET_REL", 32)
     defined, undefined = _symbols(elf)
-    operators = {entry["symbol"] for entry in archive.info["operators"]} - {"memcpy"}
+    operators = {entry.symbol for entry in archive.info.operators} - {"memcpy"}
     assert defined == operators
     shared = {f"tvmgen_tiny_{name}" for name, entry in INSTRUCTIONS.items() if not entry.llvm}
     assert undefined <= RUNTIME | shared

@@ -569,20 +569,20 @@ def test_inputs_and_outputs_inside_the_workspace(tmp_path):
     inputs = np.random.default_rng(1).integers(0, 256, (3, 64), np.uint8)
     outside = build(path, tmp_path / "outside")
     inside = build(path, tmp_path / "inside", io_in_workspace=True)
-    assert not outside.info["io_in_workspace"] and inside.info["io_in_workspace"]
+    assert not outside.info.io_in_workspace and inside.info.io_in_workspace
     expected = outside.run(inputs)
     # Buffers of the caller still serve.
     np.testing.assert_array_equal(inside.run(inputs), expected)
     library = ctypes.CDLL(str(tmp_path / "inside" / "model.so"))
     library.tvmgen_model_workspace.restype = ctypes.c_void_p
-    size = inside.info["workspace_bytes"]
+    size = inside.info.workspace_bytes
     start = library.tvmgen_model_workspace()
     workspace = np.frombuffer((ctypes.c_uint8 * size).from_address(start), np.uint8)
-    at, to = (inside.info[kind][0]["workspace_offset"] for kind in ("inputs", "outputs"))
+    at, to = (ports[0].workspace_offset for ports in (inside.info.inputs, inside.info.outputs))
     header = (tmp_path / "inside/codegen/host/include/tvmgen_model.h").read_text()
     offsets = re.findall(r"#define TVMGEN_MODEL_\w+_OFFSET (\d+)", header)
     assert [int(offset) for offset in offsets] == [at, to]
-    assert "workspace_offset" not in outside.info["inputs"][0]
+    assert outside.info.inputs[0].workspace_offset is None
     assert (
         "_workspace(" not in (tmp_path / "outside/codegen/host/include/tvmgen_model.h").read_text()
     )
@@ -618,7 +618,7 @@ def test_overwriting_operands_changes_no_result(name, tmp_path, monkeypatch):
     results = [model.run(inputs) for model in models]
     np.testing.assert_array_equal(results[1], results[0])
     np.testing.assert_array_equal(results[2], results[0])
-    assert models[1].info["workspace_bytes"] < separate.info["workspace_bytes"]
+    assert models[1].info.workspace_bytes < separate.info.workspace_bytes
     for model in models[1:]:
-        bound, size = (model.info[f"workspace_{b}bytes"] for b in ("lower_bound_", ""))
+        bound, size = (model.info.workspace_lower_bound_bytes, model.info.workspace_bytes)
         assert bound <= size <= 0.85 * ARENAS[name]

@@ -126,26 +126,26 @@ def test_level_0_is_the_float_baseline(
 @pytest.mark.parametrize("model", REFERENCE)
 def test_memory_and_work_shrink_with_the_level(model: str, compiled: Compile) -> None:
     info = {level: mlf.read(compiled(model, "cortex-m7-c", level)).info for level in (1, 2, 3)}
-    assert info[3]["workspace_bytes"] <= ARENAS[model]
-    assert info[2]["workspace_bytes"] <= info[1]["workspace_bytes"]
+    assert info[3].workspace_bytes <= ARENAS[model]
+    assert info[2].workspace_bytes <= info[1].workspace_bytes
     for level in (1, 2, 3):
-        assert info[level]["macs_executed"] <= info[level]["macs_nominal"]
-        assert info[level]["workspace_bytes"] >= info[level]["workspace_lower_bound_bytes"]
+        assert info[level].macs_executed <= info[level].macs_nominal
+        assert info[level].workspace_bytes >= info[level].workspace_lower_bound_bytes
     if model == "vww_96_int8":  # half of its channels are dead
-        assert info[2]["macs_executed"] < 0.55 * info[2]["macs_nominal"]
+        assert info[2].macs_executed < 0.55 * info[2].macs_nominal
 
 
 @pytest.mark.parametrize("model", REFERENCE)
 def test_operators_calls_and_work_agree(model: str, compiled: Compile) -> None:
     archive = mlf.read(compiled(model, "cortex-m7-c", 3))
     source = archive.members[f"codegen/host/src/tvmgen_{model}.c"].decode()
-    run = source[source.rindex(f"{archive.info['entry']}(") :]
+    run = source[source.rindex(f"{archive.info.entry}(") :]
     positions = [run.index(f"tvmgen_operator_begin({i}u)") for i in range(run.count("begin("))]
-    operators = archive.info["operators"]
+    operators = archive.info.operators
     assert len(positions) == len(operators)
     assert positions == sorted(positions)
     for start, operator in zip(positions, operators, strict=True):
         assert run[start:].split("\n")[1].strip().startswith(f"{operator['symbol']}(")
-    assert sum(o["macs"] for o in operators) == archive.info["macs_executed"]
+    assert sum(o.macs for o in operators) == archive.info.macs_executed
     config = json.loads(archive.members[f"executor-config/aot/{model}.json"])
-    assert [c["symbol"] or "memcpy" for c in config["calls"]] == [o["symbol"] for o in operators]
+    assert [c["symbol"] or "memcpy" for c in config["calls"]] == [o.symbol for o in operators]

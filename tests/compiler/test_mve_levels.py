@@ -28,7 +28,7 @@ def test_constants_take_little_more_flash_than_the_weights(
     find_model: Callable[[str], Path],
 ) -> None:
     info = mlf.read(compiled(model, f"{core}-c", level)).info
-    assert info["weights_bytes"] <= most * weights_bytes(find_model(model).read_bytes())
+    assert info.weights_bytes <= most * weights_bytes(find_model(model).read_bytes())
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -24,7 +24,7 @@ class Built:
     board: Board
     elf: Path
     size: Path
-    info: dict
+    info: mlf.Info
     vectors: Path
 
     def measure(self, **kwargs):

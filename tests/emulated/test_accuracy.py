@@ -73,7 +73,7 @@ def test_predictions_are_those_of_litert(
 ) -> None:
     data = subset(benchmark, count, tmp_path / "data")
     record, info = measure(model, benchmark, data, tmp_path, quality_target=0.85)
-    expected = list(items(DataSet(data), benchmark, info["inputs"][0]))
+    expected = list(items(DataSet(data), benchmark, info.inputs[0]))
     answers = litert(model, [item.inputs[0] for item in expected]).view(np.int8)
     assert record.predictions == answers.argmax(axis=1).tolist()
     right = sum(p == i.label for p, i in zip(record.predictions, expected, strict=True))
@@ -104,12 +104,12 @@ def test_the_area_under_the_curve_is_that_of_litert(model: str, tmp_path: Path) 
     scores = []
     for _, features in files:
         windows = [features[i : i + 640] for i in range(0, len(features) - 639, 128)]
-        rows, tensor = np.stack(windows), info["inputs"][0]
-        if tensor["dtype"] == "int8":
-            scaled = np.round(rows / np.float32(tensor["scale"])) + tensor["zero_point"]
+        rows, tensor = np.stack(windows), info.inputs[0]
+        if tensor.dtype == "int8":
+            scaled = np.round(rows / np.float32(tensor.scale)) + tensor.zero_point
             rows = np.clip(scaled, -128, 127).astype(np.int8)
         raw = litert(model, [row.tobytes() for row in rows])
-        answers = [dequantize(row.tobytes(), info["outputs"][0]) for row in raw]
+        answers = [dequantize(row.tobytes(), info.outputs[0]) for row in raw]
         scores.append(anomaly_score(windows, answers))
     assert record.scores == pytest.approx(scores, rel=1e-5)
     pairs = [

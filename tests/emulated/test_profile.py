@@ -71,7 +71,7 @@ def test_the_operators_add_up_to_the_inference(
             inventory=INVENTORY, mode=mode,
         )  # fmt: skip
         assert records[mode].exact
-    rows = profile.table(records["profile"], records["performance"], info)
+    rows = profile.table(records["profile"], records["performance"], info.operators)
     assert rows["operator"].tolist() == [
         op for op in ("conv2d", "reshape", "fully_connected") if op in set(rows["operator"])
     ]

@@ -57,7 +57,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert copy.metadata == source.metadata
     assert copy.members == members
     assert copy.name == "tiny"
-    assert copy.info["entry"] == "tvmgen_tiny_run"
+    assert copy.info.entry == "tvmgen_tiny_run"
 
 
 def test_extract_writes_every_member_and_nothing_else(archive: Path, tmp_path: Path) -> None:
@@ -350,26 +350,26 @@ def test_layout_and_memory_follow_the_format(compiled: list[dict[str, Path]]) ->
     assert json.loads(target)["mcpu"] == "cortex-m55"
     functions = module["memory"]["functions"]
     (main,) = functions["main"]
-    assert main["workspace_size_bytes"] == archive.info["workspace_bytes"] > 0
-    assert main["constants_size_bytes"] == archive.info["weights_bytes"] > 4 * 9 + 3 * 256
+    assert main["workspace_size_bytes"] == archive.info.workspace_bytes > 0
+    assert main["constants_size_bytes"] == archive.info.weights_bytes > 4 * 9 + 3 * 256
     assert main["io_size_bytes"] == 64 + 3
     assert main["inputs"] == {
-        port["c_name"]: {"dtype": "int8", "size": 64} for port in archive.info["inputs"]
+        port.c_name: {"dtype": "int8", "size": 64} for port in archive.info.inputs
     }
-    operators = {entry["symbol"] for entry in archive.info["operators"]} - {"memcpy"}
+    operators = {entry.symbol for entry in archive.info.operators} - {"memcpy"}
     assert [f["function_name"] for f in functions["operator_functions"]] == sorted(operators)
     constants = sum(
         f["workspace"][0]["constants_size_bytes"] for f in functions["operator_functions"]
     )
-    assert constants == archive.info["weights_bytes"]
+    assert constants == archive.info.weights_bytes
 
 
 def test_executor_configuration_says_where_everything_is(compiled: list[dict[str, Path]]) -> None:
     archive = mlf.read(compiled[0]["c"])
     config = json.loads(archive.members["executor-config/aot/tiny.json"])
-    assert config["workspace_bytes"] == archive.info["workspace_bytes"]
+    assert config["workspace_bytes"] == archive.info.workspace_bytes
     assert [call["macs"] for call in config["calls"]] == [
-        entry["macs"] for entry in archive.info["operators"]
+        entry.macs for entry in archive.info.operators
     ]
     for call in config["calls"]:
         for name in call["args"]:

@@ -7,16 +7,15 @@ import pandas as pd
 import pytest
 from test_results import collect, record, words
 
+from mcuforge import mlf
 from mcuforge.errors import ConfigError
 from mcuforge.results import limits, performance, profile, references, summary
 
-INFO = {
-    "operators": [
-        {"op": "conv2d", "shape": [1, 8, 8, 4], "macs": 900_000, "macs_nominal": 1_000_000},
-        {"op": "softmax", "shape": [1, 4], "macs": 0, "macs_nominal": 0},
-        {"op": "fully_connected", "shape": [1, 40], "macs": 4000, "macs_nominal": 4000},
-    ]
-}
+OPERATORS = [
+    mlf.Operator("f", "conv2d", (1, 8, 8, 4), macs=900_000, macs_nominal=1_000_000),
+    mlf.Operator("f", "softmax", (1, 4), macs=0, macs_nominal=0),
+    mlf.Operator("f", "fully_connected", (1, 40), macs=4000, macs_nominal=4000),
+]
 REFERENCE = """\
 runtime,cpu,qemu_machine,compiler,model,instructions,model_bytes,code_bytes,arena_bytes
 TFLM+CMSIS-NN,cortex-m7,mps2-an500,gcc-12 -O3,kws,5000000,53936,61328,22820
@@ -48,7 +47,7 @@ def write(rows: pd.DataFrame, reference: pd.DataFrame | None, directory: Path) -
     for cell, row in zip(summary.cells(best), best.itertuples(), strict=True):
         whole = record(row.board, row.opt_level)
         profiled = dataclasses.replace(whole, mode="profile", operators=[900_000, 1000, 9000])
-        profiles[cell] = profile.table(profiled, whole, INFO)
+        profiles[cell] = profile.table(profiled, whole, OPERATORS)
     pictures = {name: directory / "docs" / f"{name}.svg" for name in ("ratios", "levels", "kinds")}
     performance.write(rows, profiles, reference, directory / "docs" / "performance.md", pictures)
     return (directory / "docs" / "performance.md").read_text()

@@ -7,22 +7,21 @@ import pandas as pd
 import pytest
 from test_results import record, unfit, words
 
+from mcuforge import mlf
 from mcuforge.errors import McuforgeError
 from mcuforge.results import figures, profile, summary
 
-INFO = {
-    "operators": [
-        {"op": "conv2d", "shape": [1, 8, 8, 4], "macs": 1000, "macs_nominal": 2000},
-        {"op": "softmax", "shape": [1, 4], "macs": 0, "macs_nominal": 0},
-        {"op": "fully_connected", "shape": [1, 4], "macs": 100, "macs_nominal": None},
-    ]
-}
+OPERATORS = [
+    mlf.Operator("f", "conv2d", (1, 8, 8, 4), macs=1000, macs_nominal=2000),
+    mlf.Operator("f", "softmax", (1, 4), macs=0, macs_nominal=0),
+    mlf.Operator("f", "fully_connected", (1, 4), macs=100, macs_nominal=None),
+]
 
 
 def profiled(board: str = "mps2_an500") -> pd.DataFrame:
     whole = record(board, 4)
     return profile.table(
-        dataclasses.replace(whole, mode="profile", operators=[600, 100, 300]), whole, INFO
+        dataclasses.replace(whole, mode="profile", operators=[600, 100, 300]), whole, OPERATORS
     )
 
 
@@ -55,7 +54,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     [
         (profiled(), {"0 conv2d 1x8x8x4", "60.0%, 0.6 per MAC", "instructions, thousands"}),
         (profiled("ek_ra8m1"), {"cycles, thousands"}),
-        (profile.table(unfit(mode="profile"), unfit(), INFO), {"does not fit"}),
+        (profile.table(unfit(mode="profile"), unfit(), OPERATORS), {"does not fit"}),
     ],
 )
 def test_the_figure_says_what_it_shows(rows, texts: set[str], tmp_path: Path) -> None:

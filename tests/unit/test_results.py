@@ -74,10 +74,15 @@ def collect(records: list[Measurement], directory: Path) -> pd.DataFrame:
         paths.append(directory / "bench" / str(number) / "performance.json")
         measured.write(paths[-1])
         core, level = measured.core, measured.opt_level
-        info = {"core": core, "codegen": "c", "opt_level": level}
         archive = directory / "mlf" / measured.model / f"{core}-c" / f"O{level}.tar"
         archives[archive] = SimpleNamespace(
-            info=info | {"workspace_lower_bound_bytes": 18_000, "model_weights_bytes": 40_000}
+            info=SimpleNamespace(
+                core=core,
+                codegen="c",
+                opt_level=level,
+                workspace_lower_bound_bytes=18_000,
+                model_weights_bytes=40_000,
+            )
         )
     with mock.patch.object(summary.mlf, "read", archives.get):
         rows = summary.collect(paths, archives)

@@ -1,10 +1,12 @@
 """The files of a data set become inputs, a model's answers become predictions and scores."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mcuforge import mlf
 from mcuforge.errors import ConfigError
 from mcuforge.models.datasets import DataSet
 from mcuforge.runner import compare
@@ -16,8 +18,8 @@ from mcuforge.runner.dataset import (
     quantize,
 )
 
-INT8 = {"dtype": "int8", "bytes": 4, "scale": 0.5, "zero_point": -3}
-FLOAT = {"dtype": "float32", "bytes": 16, "scale": None, "zero_point": None}
+INT8 = mlf.Port("x", "x", (1, 4), "int8", 4, scale=0.5, zero_point=-3)
+FLOAT = mlf.Port("x", "x", (1, 4), "float32", 16)
 
 
 def write(directory: Path, labels: str, **files: bytes) -> DataSet:
@@ -39,7 +41,7 @@ def test_pixels_become_int8_by_subtracting_128(tmp_path):
     data = write(tmp_path, "a,2,1\n", a=bytes([0, 1, 128, 255]))
     (item,) = items(data, "ic01", INT8)
     assert np.frombuffer(item.inputs[0], np.int8).tolist() == [-128, -127, 0, 127]
-    (item,) = items(data, "ic01", {**INT8, "dtype": "uint8"})
+    (item,) = items(data, "ic01", dataclasses.replace(INT8, dtype="uint8"))
     assert item.inputs == (bytes([0, 1, 128, 255]),)
 
 
@@ -60,7 +62,7 @@ def test_the_score_compares_with_the_features_not_with_the_quantized_input():
 
 
 def test_quantizing_rounds_half_away_from_zero_and_saturates():
-    tensor = {"dtype": "int8", "scale": 0.5, "zero_point": 1, "bytes": 6}
+    tensor = mlf.Port("x", "x", (1, 6), "int8", 6, scale=0.5, zero_point=1)
     features = np.array([0.25, -0.25, 0.2, 100, -100, 0], np.float32)
     assert np.frombuffer(quantize(features, tensor), np.int8).tolist() == [2, 0, 1, 127, -128, 1]
 
@@ -107,11 +109,12 @@ def raw(values, dtype="<f4"):
 )
 def test_outputs_are_compared_in_their_own_units(dtype, got, want, expected):
     got, want = raw(got, dtype), raw(want, dtype)
-    assert compare(got, want, [{"dtype": dtype, "bytes": len(got[0])}]) == expected
+    port = mlf.Port("y", "y", (len(got[0]),), dtype, len(got[0]))
+    assert compare(got, want, [port]) == expected
 
 
 def test_several_outputs_are_compared_each_in_its_type():
-    tensors = [{"dtype": "int8", "bytes": 2}, {"dtype": "float32", "bytes": 4}]
+    tensors = [mlf.Port("a", "a", (2,), "int8", 2), mlf.Port("b", "b", (1,), "float32", 4)]
     got = [np.int8([1, 2]).tobytes() + np.float32([0.5]).tobytes()]
     want = [np.int8([1, 4]).tobytes() + np.float32([0.5]).tobytes()]
     assert compare(got, want, tensors) == (2.0, False)

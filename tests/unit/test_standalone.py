@@ -91,10 +91,10 @@ def test_attributes_place_weights_and_workspace(project: tuple[Path, dict[str, s
                 )
     info = mlf.read(directory / "kws.tar").info
     ((weights, kind, flags),) = sizes[".rodata.weights"]
-    assert info["weights_bytes"] <= weights < info["weights_bytes"] + 16 * 100
+    assert info.weights_bytes <= weights < info.weights_bytes + 16 * 100
     assert (kind, flags & 1) == ("SHT_PROGBITS", 0)  # in the image, not writable
     ((workspace, kind, _),) = sizes[".bss.dtcm"]
-    assert (workspace, kind) == (info["workspace_bytes"], "SHT_NOBITS")
+    assert (workspace, kind) == (info.workspace_bytes, "SHT_NOBITS")
     assert all(size == 0 for size, _, _ in sizes[".data"] + sizes[".bss"])
     listing = next(text for line, text in printed.items() if "objdump" in line)
     assert ".rodata.weights" in listing and ".bss.dtcm" in listing

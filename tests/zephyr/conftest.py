@@ -36,7 +36,7 @@ class Built:
     elf: Path
     size_json: Path
     project: Path
-    info: dict
+    info: mlf.Info
 
     @property
     def size(self) -> Size:

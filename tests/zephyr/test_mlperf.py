@@ -53,7 +53,7 @@ def data_set(directory, benchmark, info):
             shutil.copy(real / row.split(",")[0], directory)
     else:
         random = np.random.default_rng(1)
-        size = sum(tensor["bytes"] for tensor in info["inputs"])
+        size = info.input_bytes
         rows = []
         for index in range(6):
             content = random.integers(0, 256, size, np.uint8).tobytes()

@@ -43,5 +43,5 @@ def build(
         projects.enlarge(generated, board)
         commands.run(make, log)
     elf = build_root / "firmware.elf"
-    used = size.usage(elf, board, generated.info["weights_bytes"])
+    used = size.usage(elf, board, generated.info.weights_bytes)
     return Built(generated, elf, used, tools.version)

@@ -50,7 +50,7 @@ class Project:
 
     directory: Path
     build_id: str
-    info: dict[str, Any]
+    info: mlf.Info
     model: str
 
 
@@ -156,7 +156,7 @@ def model_values(
         raise ConfigError(f"unknown type of project '{kind}'", f"valid types: {', '.join(KINDS)}")
     archive = mlf.read(archive_path)
     info, model = archive.info, archive.name
-    for text in (info["entry"], model, *(t["c_name"] for t in info["inputs"] + info["outputs"])):
+    for text in (info.entry, model, *(t.c_name for t in info.inputs + info.outputs)):
         if not _IDENTIFIER.fullmatch(text):
             raise ModelError(f"{archive_path}: '{text}' is not a C identifier")
     for text in (vendor, benchmark or model):
@@ -165,7 +165,7 @@ def model_values(
                 f"'{text}' cannot be reported by firmware", "letters, digits and ' ._+-', up to 40"
             )
 
-    inputs, outputs = _tensors(info["inputs"], "input"), _tensors(info["outputs"], "output")
+    inputs, outputs = _tensors(info.inputs, "input"), _tensors(info.outputs, "output")
     values = {
         "model": model,
         "info": info,
@@ -174,7 +174,7 @@ def model_values(
         "outputs": outputs,
         "benchmark": benchmark or model,
         "vendor": vendor,
-        "dataset": _dataset(benchmark, inputs),
+        "dataset": _dataset(benchmark, info.inputs),
     }
     if kind == "standalone":
         values["samples"] = _checked(samples or random_samples(info), info)
@@ -226,19 +226,19 @@ def write(
     return build_id
 
 
-def random_samples(info: dict[str, Any]) -> Samples:
+def random_samples(info: mlf.Info) -> Samples:
     """Seeded random inputs: all values of integer types, standard normal floats."""
     generator = np.random.default_rng(0)
 
-    def tensor(description: dict[str, Any]) -> bytes:
-        dtype = np.dtype(description["dtype"])
-        count = description["bytes"] // dtype.itemsize
+    def tensor(port: mlf.Port) -> bytes:
+        dtype = np.dtype(port.dtype)
+        count = port.bytes // dtype.itemsize
         if dtype.kind == "f":
             return generator.standard_normal(count).astype(dtype).tobytes()
         limits = np.iinfo(dtype)
         return generator.integers(limits.min, limits.max, count, dtype, endpoint=True).tobytes()
 
-    return Samples(tuple(b"".join(map(tensor, info["inputs"])) for _ in range(_SAMPLES)))
+    return Samples(tuple(b"".join(map(tensor, info.inputs)) for _ in range(_SAMPLES)))
 
 
 def read_samples(path: Path) -> Samples:
@@ -262,9 +262,11 @@ def read_samples(path: Path) -> Samples:
     return Samples(tuple(row.tobytes() for row in inputs), tuple(row.tobytes() for row in outputs))
 
 
-def _checked(samples: Samples, info: dict[str, Any]) -> Samples:
-    for kind, rows in (("inputs", samples.inputs), ("outputs", samples.outputs)):
-        expected = sum(tensor["bytes"] for tensor in info[kind])
+def _checked(samples: Samples, info: mlf.Info) -> Samples:
+    for kind, rows, expected in (
+        ("inputs", samples.inputs, info.input_bytes),
+        ("outputs", samples.outputs, info.output_bytes),
+    ):
         wrong = next((len(row) for row in rows if len(row) != expected), None)
         if wrong is not None:
             raise ConfigError(
@@ -300,37 +302,37 @@ def _relative(directory: Path, under: str, pattern: str) -> list[str]:
     return sorted(p.relative_to(directory).as_posix() for p in (directory / under).rglob(pattern))
 
 
-def _tensors(tensors: list[dict[str, Any]], prefix: str) -> list[dict[str, Any]]:
+def _tensors(tensors: tuple[mlf.Port, ...], prefix: str) -> list[dict[str, Any]]:
     """The tensors with what the glue's template needs: C type, variable, exact scale."""
     described = []
     for index, tensor in enumerate(tensors):
-        dtype = tensor["dtype"]
+        dtype = tensor.dtype
         if dtype not in _CTYPES:
             raise ModelError(
-                f"{prefix} '{tensor['name']}' has the type {dtype}",
+                f"{prefix} '{tensor.name}' has the type {dtype}",
                 f"firmware supports {', '.join(_CTYPES)}",
             )
-        scale = float(np.float32(tensor.get("scale") or 1.0))
+        scale = float(np.float32(tensor.scale or 1.0))
         if not math.isfinite(scale):
-            raise ModelError(f"{prefix} '{tensor['name']}' has the scale {scale}")
+            raise ModelError(f"{prefix} '{tensor.name}' has the scale {scale}")
         described.append(
             {
-                "c_name": tensor["c_name"],
+                "c_name": tensor.c_name,
                 "variable": f"{prefix}_{index}",
                 "dtype": dtype,
                 "ctype": _CTYPES[dtype],
-                "bytes": int(tensor["bytes"]),
-                "elements": int(tensor["bytes"]) // np.dtype(dtype).itemsize,
+                "bytes": tensor.bytes,
+                "elements": tensor.bytes // np.dtype(dtype).itemsize,
                 "scale": f"{scale.hex()}f",
-                "zero_point": int(tensor.get("zero_point") or 0),
+                "zero_point": tensor.zero_point or 0,
             }
         )
     return described
 
 
-def _dataset(benchmark: str, inputs: list[dict[str, Any]]) -> str:
-    if benchmark in _IMAGE_BENCHMARKS and [t["dtype"] for t in inputs] == ["int8"]:
+def _dataset(benchmark: str, inputs: tuple[mlf.Port, ...]) -> str:
+    if benchmark in _IMAGE_BENCHMARKS and [t.dtype for t in inputs] == ["int8"]:
         return "IMAGE"
-    if benchmark == "ad01" and [t["dtype"] for t in inputs] in (["int8"], ["float32"]):
+    if benchmark == "ad01" and [t.dtype for t in inputs] in (["int8"], ["float32"]):
         return "FEATURES"
     return "RAW"

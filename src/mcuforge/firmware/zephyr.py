@@ -186,7 +186,7 @@ def build(
         raise
     elf = root / "build" / "firmware.elf"
     _strip(root / "build", elf, log)
-    used = usage(root / "build", board, generated.info["weights_bytes"], enlarged=enlarged)
+    used = usage(root / "build", board, generated.info.weights_bytes, enlarged=enlarged)
     return Built(generated, elf, used, tools)
 
 

@@ -1,10 +1,11 @@
 """The profile of a cell: what each operator of a compiled model costs."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from mcuforge import mlf
 from mcuforge.errors import McuforgeError
 from mcuforge.results.records import Measurement
 
@@ -23,13 +24,15 @@ COLUMNS = [
 _INTEGERS = ["index", "macs", "macs_executed", "count", "inference"]
 
 
-def table(record: Measurement, whole: Measurement, info: dict[str, Any]) -> pd.DataFrame:
+def table(
+    record: Measurement, whole: Measurement, operators: Sequence[mlf.Operator]
+) -> pd.DataFrame:
     """One row an operator, in the order they run.
 
     Args:
         record: of mode ``profile``.
         whole: of mode ``performance``, of the same cell.
-        info: the entry ``mcuforge`` of the compiled model's metadata.
+        operators: of the compiled model.
 
     Returns:
         a frame with `COLUMNS`: `shape` of the result; `macs` as the model states them, missing
@@ -44,18 +47,18 @@ def table(record: Measurement, whole: Measurement, info: dict[str, Any]) -> pd.D
     rows = [
         {
             "index": index,
-            "operator": operator["op"],
-            "shape": "x".join(map(str, operator["shape"])),
-            "macs": operator["macs_nominal"],
-            "macs_executed": operator["macs"],
+            "operator": operator.op,
+            "shape": "x".join(map(str, operator.shape)),
+            "macs": operator.macs_nominal,
+            "macs_executed": operator.macs,
             "timebase": record.timebase,
             "count": count,
             "share": count / total if total else None,
-            "per_mac": count / operator["macs"] if operator["macs"] else None,
+            "per_mac": count / operator.macs if operator.macs else None,
             "inference": inference,
         }
         for index, (operator, count) in enumerate(
-            zip(info["operators"], record.operators, strict=bool(record.operators))
+            zip(operators, record.operators, strict=bool(record.operators))
         )
     ]
     return _typed(pd.DataFrame(rows, columns=COLUMNS))

@@ -67,7 +67,7 @@ def collect(measurements: Iterable[Path], archives: Iterable[Path]) -> pd.DataFr
     infos = {}
     for path in archives:
         info = mlf.read(path).info
-        infos[path.parts[-3], info["core"], info["codegen"], info["opt_level"]] = info
+        infos[path.parts[-3], info.core, info.codegen, info.opt_level] = info
     cells: dict[tuple, dict[str, Measurement]] = {}
     for path in measurements:
         record = Measurement.read(path)
@@ -82,7 +82,7 @@ def collect(measurements: Iterable[Path], archives: Iterable[Path]) -> pd.DataFr
     return _typed(pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _row(record: Measurement, accuracy: Measurement | None, info: dict) -> dict:
+def _row(record: Measurement, accuracy: Measurement | None, info: mlf.Info) -> dict:
     row = {column: getattr(record, column, None) for column in COLUMNS}
     row |= {column: getattr(accuracy, column, None) for column in ("accuracy", "valid")}
     work = record.instructions
@@ -91,8 +91,8 @@ def _row(record: Measurement, accuracy: Measurement | None, info: dict) -> dict:
     return row | {
         "instructions": None if record.instructions is None else round(record.instructions),
         "per_mac": work / record.macs if work and record.macs else None,
-        "workspace_lower_bound_bytes": info["workspace_lower_bound_bytes"],
-        "model_weights_bytes": info["model_weights_bytes"],
+        "workspace_lower_bound_bytes": info.workspace_lower_bound_bytes,
+        "model_weights_bytes": info.model_weights_bytes,
         "missing_flash_bytes": record.missing["flash"],
         "missing_ram_bytes": record.missing["ram"],
         "tvm_version": record.versions["tvm"],

@@ -4,7 +4,7 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mcuforge import mlf
 from mcuforge.boards import locks, qemu
 from mcuforge.boards.inventory import Board, Instance, Inventory
 from mcuforge.errors import BoardError, ConfigError
@@ -37,7 +38,7 @@ def measure(
     *,
     elf: Path,
     size: Path,
-    info: dict[str, Any],
+    info: mlf.Info,
     vectors: Path,
     board: Board,
     inventory: Inventory,
@@ -54,7 +55,7 @@ def measure(
 
     Args:
         elf, size: what ``firmware.build`` wrote.
-        info: the entry ``mcuforge`` of the compiled model's metadata.
+        info: of the compiled model.
         vectors: npz with the raw bytes of inputs and of the oracle's outputs, uint8 [n, bytes].
         mode: ``setup`` (one input, mean latency), ``performance`` (five inputs, median),
             ``accuracy`` (the whole data set; top-1, or AUC for ad01) or ``profile`` (one input;
@@ -80,7 +81,7 @@ def measure(
         )
     sizes = Size.read(size)
     clock = time.monotonic()
-    versions = {"mcuforge": info["compiler_version"], "tvm": info["tvm_version"]}
+    versions = {"mcuforge": info.compiler_version, "tvm": info.tvm_version}
     facts: dict[str, Any] = {
         "model": sizes.model,
         "board": board.name,
@@ -89,12 +90,12 @@ def measure(
         "toolchain": sizes.toolchain,
         "toolchain_version": sizes.toolchain_version,
         "opt_level": sizes.opt_level,
-        "executor": info["executor"],
+        "executor": info.executor,
         "mode": mode,
         "timebase": "instructions" if board.emulated else "hardware",
         "clock_hz": board.clock_hz,
-        "macs": info["macs_nominal"],
-        "macs_executed": info["macs_executed"],
+        "macs": info.macs_nominal,
+        "macs_executed": info.macs_executed,
         "flash_bytes": sizes.flash_bytes,
         "code_bytes": sizes.code_bytes,
         "weights_bytes": sizes.weights_bytes,
@@ -144,17 +145,16 @@ class _Stimuli:
     outputs: list[bytes]
 
 
-def _stimuli(path: Path, info: dict[str, Any]) -> _Stimuli:
+def _stimuli(path: Path, info: mlf.Info) -> _Stimuli:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             inputs, outputs = arrays["inputs"], arrays["outputs"]
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"cannot read vectors from {path}: {error}") from error
-    for name, array, tensors in (
-        ("inputs", inputs, info["inputs"]),
-        ("outputs", outputs, info["outputs"]),
+    for name, array, expected in (
+        ("inputs", inputs, info.input_bytes),
+        ("outputs", outputs, info.output_bytes),
     ):
-        expected = sum(tensor["bytes"] for tensor in tensors)
         if array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] != expected:
             raise ConfigError(
                 f"{path}: {name} has the shape {array.shape} and type {array.dtype}",
@@ -170,7 +170,7 @@ class _Run:
         self,
         board: Board,
         device: Device,
-        info: dict[str, Any],
+        info: mlf.Info,
         warmup: int | None,
         iterations: int | None,
         progress: Progress,
@@ -185,7 +185,7 @@ class _Run:
         self._iterations = iterations
         self._us_per_tick = 1e6 / device.profile.tick_hz / (1 << device.shift)
         self._clock_mhz = (qemu.INSTRUCTIONS_PER_SECOND if board.emulated else board.clock_hz) / 1e6
-        expected = sum(t["bytes"] for t in info["inputs"]), sum(t["bytes"] for t in info["outputs"])
+        expected = info.input_bytes, info.output_bytes
         if expected != (device.profile.input_bytes, device.profile.output_bytes):
             raise BoardError(
                 f"{board.name} expects {device.profile.input_bytes} bytes of input and gives "
@@ -205,7 +205,7 @@ class _Run:
             self._progress(len(runs), count)
         outputs = [self._output(run) for run in runs]
         exact = outputs == expected
-        error, close = compare(outputs, expected, self._info["outputs"])
+        error, close = compare(outputs, expected, self._info.outputs)
         average = statistics.median if mode == "performance" else statistics.fmean
         ticks = [run.ticks / run.count for run in runs]
         operators = []
@@ -236,9 +236,9 @@ class _Run:
 
     def accuracy(self, data: DataSet, quality_target: float | None) -> dict[str, Any]:
         """Classify, or score, a whole data set."""
-        if len(self._info["inputs"]) != 1 or len(self._info["outputs"]) != 1:
+        if len(self._info.inputs) != 1 or len(self._info.outputs) != 1:
             raise ConfigError("accuracy is defined for models with one input and one output")
-        tensor, output = self._info["inputs"][0], self._info["outputs"][0]
+        tensor, output = self._info.inputs[0], self._info.outputs[0]
         benchmark = self._device.profile.model
         runs: list[Inference] = []
         hashes, labels, predictions, scores = [], [], [], []
@@ -280,10 +280,10 @@ class _Run:
 
     def _operators(self, run: Inference) -> list[float]:
         """Ticks of each operator in one inference."""
-        if len(run.operators) != len(self._info["operators"]):
+        if len(run.operators) != len(self._info.operators):
             raise BoardError(
                 f"the board timed {len(run.operators)} operators, the model has "
-                f"{len(self._info['operators'])}",
+                f"{len(self._info.operators)}",
                 "mode 'profile' needs a firmware built for it",
             )
         return [ticks / run.count for ticks in run.operators]
@@ -312,7 +312,7 @@ class _Run:
 
 
 def compare(
-    outputs: list[bytes], expected: list[bytes], tensors: list[dict[str, Any]]
+    outputs: list[bytes], expected: list[bytes], tensors: Sequence[mlf.Port]
 ) -> tuple[float | None, bool]:
     """How far outputs are from the oracle's.
 
@@ -324,9 +324,9 @@ def compare(
     for got_raw, want_raw in zip(outputs, expected, strict=True):
         offset = 0
         for tensor in tensors:
-            part = slice(offset, offset + tensor["bytes"])
-            offset += tensor["bytes"]
-            dtype = np.dtype(tensor["dtype"])
+            part = slice(offset, offset + tensor.bytes)
+            offset += tensor.bytes
+            dtype = np.dtype(tensor.dtype)
             got = np.frombuffer(got_raw[part], dtype).astype(np.float64)
             want = np.frombuffer(want_raw[part], dtype).astype(np.float64)
             if dtype.kind == "f" and not (np.isfinite(got).all() and np.isfinite(want).all()):

@@ -6,10 +6,10 @@ window by window.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from mcuforge import mlf
 from mcuforge.errors import ConfigError
 from mcuforge.models.datasets import DataSet, Row
 
@@ -33,7 +33,7 @@ class Item:
     features: tuple[np.ndarray, ...] = ()
 
 
-def items(data: DataSet, benchmark: str, tensor: dict[str, Any]) -> Iterator[Item]:
+def items(data: DataSet, benchmark: str, tensor: mlf.Port) -> Iterator[Item]:
     """The files of a data set, one after another, as inputs of a model.
 
     Args:
@@ -52,19 +52,19 @@ def items(data: DataSet, benchmark: str, tensor: dict[str, Any]) -> Iterator[Ite
             yield Item(row.file, row.label, (_input(row, content, benchmark, tensor),))
 
 
-def _input(row: Row, content: bytes, benchmark: str, tensor: dict[str, Any]) -> bytes:
-    if len(content) != tensor["bytes"]:
+def _input(row: Row, content: bytes, benchmark: str, tensor: mlf.Port) -> bytes:
+    if len(content) != tensor.bytes:
         raise ConfigError(
-            f"{row.file} has {len(content)} bytes, the model's input {tensor['bytes']}",
+            f"{row.file} has {len(content)} bytes, the model's input {tensor.bytes}",
             "is it the data set of this model?",
         )
-    if benchmark in _IMAGES and tensor["dtype"] == "int8":
+    if benchmark in _IMAGES and tensor.dtype == "int8":
         return (np.frombuffer(content, np.uint8) ^ 0x80).tobytes()
     return content
 
 
-def _windows(row: Row, content: bytes, tensor: dict[str, Any]) -> Iterator[np.ndarray]:
-    wanted = 4 * tensor["bytes"] // np.dtype(tensor["dtype"]).itemsize
+def _windows(row: Row, content: bytes, tensor: mlf.Port) -> Iterator[np.ndarray]:
+    wanted = 4 * tensor.bytes // np.dtype(tensor.dtype).itemsize
     size = row.window or wanted
     stride = row.stride or size
     if size != wanted or stride < 4 or len(content) < size:
@@ -79,22 +79,22 @@ def _windows(row: Row, content: bytes, tensor: dict[str, Any]) -> Iterator[np.nd
         yield window
 
 
-def quantize(features: np.ndarray, tensor: dict[str, Any]) -> bytes:
+def quantize(features: np.ndarray, tensor: mlf.Port) -> bytes:
     """float32 features as the bytes of an input tensor, rounded half away from zero (as TFLM)."""
-    if tensor["dtype"] == "float32":
+    if tensor.dtype == "float32":
         return features.astype("<f4").tobytes()
-    scaled = features / np.float32(tensor["scale"])
-    rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + tensor["zero_point"]
-    limits = np.iinfo(tensor["dtype"])
-    return np.clip(rounded, limits.min, limits.max).astype(tensor["dtype"]).tobytes()
+    scaled = features / np.float32(tensor.scale)
+    rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)) + tensor.zero_point
+    limits = np.iinfo(tensor.dtype)
+    return np.clip(rounded, limits.min, limits.max).astype(tensor.dtype).tobytes()
 
 
-def dequantize(raw: bytes, tensor: dict[str, Any]) -> np.ndarray:
+def dequantize(raw: bytes, tensor: mlf.Port) -> np.ndarray:
     """The real values (float32) behind the bytes of a tensor."""
-    values = np.frombuffer(raw, tensor["dtype"])
-    if tensor["dtype"] == "float32":
+    values = np.frombuffer(raw, tensor.dtype)
+    if tensor.dtype == "float32":
         return values
-    return (values.astype(np.float32) - tensor["zero_point"]) * np.float32(tensor["scale"])
+    return (values.astype(np.float32) - tensor.zero_point) * np.float32(tensor.scale)
 
 
 def anomaly_score(windows: Sequence[np.ndarray], answers: Sequence[np.ndarray]) -> float:
