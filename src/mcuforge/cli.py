@@ -1,24 +1,37 @@
-"""The command ``mcuforge``: single steps by hand. The whole grid is Snakemake's."""
+"""The command ``mcuforge``: single steps by hand. The whole grid is Snakemake's.
+
+Each command imports what it needs, so that none waits for another's: TVM alone takes a second.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from mcuforge import formats
-from mcuforge.errors import ConfigError, McuforgeError
-from mcuforge.models import fetch, registry
+from mcuforge import __version__
+from mcuforge.errors import ConfigError, McuforgeError, one_line
 
-_REGISTRY = Path("config/models.yaml")
-_BOARDS = Path("config/boards.yaml")
-_HARDWARE_MAP = Path("config/hardware-map.yaml")
+_CONFIG = Path("config")
+_HARDWARE_MAP = _CONFIG / "hardware-map.yaml"
+# What comes with mcuforge; in the repository these are links to its config/.
+_SHIPPED = Path(__file__).parent / "registries"
+
+
+def _registry(name: str) -> Path:
+    """The registry `name` of the working directory's ``config``, or else the shipped one."""
+    own = _CONFIG / name
+    return own if own.exists() else _SHIPPED / name
 
 
 def _models(arguments: argparse.Namespace) -> None:
+    from mcuforge.models import registry
+
     for model in registry.load(arguments.registry).values():
         print(f"{model.name:12} {model.title}")
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
+    from mcuforge.models import fetch, registry
+
     model = registry.get(registry.load(arguments.registry), arguments.model)
     output = arguments.output or Path(f"{model.name}.tflite")
     fetch.fetch(model, output)
@@ -26,6 +39,8 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def _describe(arguments: argparse.Namespace) -> None:
+    from mcuforge import formats
+
     model: Path = arguments.file
     facts = formats.of(model).describe(formats.read(model), model.stem, "")
     for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
@@ -41,7 +56,7 @@ def _describe(arguments: argparse.Namespace) -> None:
 
 
 def _compile(arguments: argparse.Namespace) -> None:
-    from mcuforge.compiler import compile_model  # takes a second: it loads TVM
+    from mcuforge.compiler import compile_model
     from mcuforge.target import Target
 
     name = arguments.name or arguments.file.stem
@@ -102,18 +117,24 @@ def _show_boards(arguments: argparse.Namespace) -> None:
             print(f"    {instance.id}{place}: {detection.availability(instance)}")
 
 
+def _add_registry(parser: argparse.ArgumentParser, option: str, name: str) -> None:
+    says = f"default: {_CONFIG / name}, where there is none the one that comes with mcuforge"
+    parser.add_argument(option, type=Path, default=_registry(name), metavar="FILE", help=says)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mcuforge", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mcuforge", description=__doc__.partition("\n")[0])
+    parser.add_argument("--version", action="version", version=f"mcuforge {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     models = commands.add_parser("models", help="list the registered models")
-    models.add_argument("--registry", type=Path, default=_REGISTRY)
+    _add_registry(models, "--registry", "models.yaml")
     models.set_defaults(run=_models)
 
     get = commands.add_parser("fetch", help="get a registered model")
     get.add_argument("model")
     get.add_argument("-o", "--output", type=Path)
-    get.add_argument("--registry", type=Path, default=_REGISTRY)
+    _add_registry(get, "--registry", "models.yaml")
     get.set_defaults(run=_fetch)
 
     show = commands.add_parser("describe", help="what is in a .tflite file")
@@ -147,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "checks; default: random inputs",
     )
     project.add_argument("--benchmark", default="", help="MLPerf Tiny's id it reports, as kws01")
-    project.add_argument("--boards", type=Path, default=_BOARDS)
+    _add_registry(project, "--boards", "boards.yaml")
     project.set_defaults(run=_project)
 
     bench = commands.add_parser("boards", help="list board types and the boards on this bench")
@@ -155,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "--detect", action="store_true", help="find attached boards by USB, update the hardware map"
     )
     bench.add_argument("--map", type=Path, help=f"the hardware map; default: {_HARDWARE_MAP}")
-    bench.add_argument("--boards", type=Path, default=_BOARDS)
+    _add_registry(bench, "--boards", "boards.yaml")
     bench.set_defaults(run=_show_boards)
     return parser
 
@@ -165,11 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except McuforgeError as error:
-        print(f"mcuforge: error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"mcuforge: error: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+    except (McuforgeError, OSError) as error:
+        print(f"mcuforge: error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,5 +1,9 @@
 """The errors mcuforge raises: one line that says what is wrong, one that says how to fix it."""
 
+import errno
+
+_REASON = 200  # characters of an unexpected error
+
 
 class McuforgeError(Exception):
     """Base of every error caused by input, configuration or the environment.
@@ -32,3 +36,13 @@ class ToolError(McuforgeError):
 
 class BoardError(McuforgeError):
     """A board, its emulator, its probe or its serial port did not do what it should."""
+
+
+def one_line(error: Exception) -> str:
+    """What is said of an error that ends a command or a step: one line, whatever it was."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full, cannot write {error.filename or 'the result'}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(str(error).split())
+    return text if isinstance(error, McuforgeError) else f"{type(error).__name__}: {text[:_REASON]}"

@@ -1,7 +1,6 @@
 """Runs of the workflow and their steps: locks, logs, reports of failures, and a common end."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -15,12 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from mcuforge.errors import McuforgeError
+from mcuforge.errors import McuforgeError, one_line
 
 RUN_PID = "MCUFORGE_RUN_PID"  # environment variable with the process id of the workflow
 _TAIL = 12  # lines
 _TAIL_BYTES = 4096
-_REASON = 200  # characters of an unexpected error
 _GRACE_S = 5
 
 
@@ -81,7 +79,7 @@ def job(log: str) -> Iterator[TextIO]:
             try:
                 yield terminal
             except Exception as error:
-                reason = _one_line(error)
+                reason = one_line(error)
                 if not isinstance(error, McuforgeError):
                     traceback.print_exc(file=file)
                 raise
@@ -89,7 +87,7 @@ def job(log: str) -> Iterator[TextIO]:
                 sys.stdout.flush()
                 sys.stderr.flush()
     except Exception as error:
-        print(f"mcuforge: error: {reason or _one_line(error)}", file=terminal)
+        print(f"mcuforge: error: {reason or one_line(error)}", file=terminal)
         with contextlib.suppress(OSError):
             for line in _last_lines(path):
                 print(f"    {line}", file=terminal)
@@ -101,15 +99,6 @@ def _last_lines(path: Path) -> list[str]:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         return file.read(_TAIL_BYTES).decode(errors="replace").splitlines()[-_TAIL:]
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full, cannot write {error.filename or 'the result'}"
-    text = " ".join(str(error).split())
-    if isinstance(error, McuforgeError):
-        return text
-    return f"{type(error).__name__}: {text[:_REASON]}"  # the log has it all
 
 
 def _die_with_workflow() -> None:

@@ -1,8 +1,11 @@
 """The command line: results on stdout, errors on one line."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
+import fake_mlf
 import pytest
 import tiny
 import yaml
@@ -51,8 +54,13 @@ def test_a_model_is_compiled(tmp_path: Path) -> None:
     [
         ["fetch", "absent"],
         ["fetch", "tiny", "-o", "/dev/null/tiny.tflite"],
+        ["fetch", "tiny", "-o", "{directory}"],
         ["models", "--registry", "{directory}"],
+        ["models", "--registry", "absent.yaml"],
         ["boards", "--boards", "{directory}/absent.yaml"],
+        ["boards", "--boards", "{directory}"],
+        ["boards", "--map", "{directory}"],
+        ["boards", "--detect", "--map", "/dev/null/map.yaml"],
         ["describe", "absent"],
         ["describe", "absent.tflite"],
         ["describe", "{directory}"],
@@ -63,12 +71,18 @@ def test_a_model_is_compiled(tmp_path: Path) -> None:
         ["compile", "{directory}/folder.tflite"],
         ["compile", "{directory}/empty.tflite"],
         ["compile", "{directory}/tiny.tflite", "-O", "1", "-o", "/dev/null/tiny.tar"],
+        ["compile", "{directory}/tiny.tflite", "-O", "1", "-o", "{directory}"],
         ["project", "absent.tar", "{directory}/project"],
         ["project", "{directory}", "{directory}/project"],
+        ["project", "{directory}/tiny.tar", "/dev/null/project"],
+        ["project", "{directory}/tiny.tar", "{directory}/tiny.tar"],
+        ["project", "{directory}/tiny.tar", "{directory}/project", "--samples", "absent.npz"],
+        ["project", "{directory}/tiny.tar", "{directory}/project", "--samples", "{directory}"],
     ],
 )
 def test_errors_are_one_line(command, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     registered(tmp_path)
+    fake_mlf.write(tmp_path / "tiny.tar")
     (tmp_path / "folder.tflite").mkdir()
     (tmp_path / "empty.tflite").touch()
     (tmp_path / "endless.tflite").symlink_to("/dev/zero")
@@ -79,3 +93,40 @@ def test_errors_are_one_line(command, tmp_path: Path, capsys: pytest.CaptureFixt
     err = capsys.readouterr().err
     assert err.startswith("mcuforge: error: ")
     assert err.count("\n") == 1
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]  # nothing half-written
+
+
+def test_an_output_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = str(registered(tmp_path).with_name("tiny.tflite"))
+    (tmp_path / "out").mkdir()
+    assert cli.main(["compile", model, "-O", "1", "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"mcuforge: error: {tmp_path / 'out'}: Is a directory\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "slow"),
+    [
+        (["--help"], {"tvm", "pandas", "numpy", "requests"}),
+        (["models"], {"tvm", "pandas", "numpy", "requests"}),
+        (["boards"], {"tvm", "pandas", "numpy", "requests"}),
+        (["describe", "tiny.tflite"], {"tvm", "pandas", "requests"}),
+        (["project", "tiny.tar", "metal", "--platform", "baremetal"], {"tvm", "pandas"}),
+        (["project", "tiny.tar", "zephyr"], {"tvm", "pandas"}),
+    ],
+)
+def test_no_command_loads_what_another_needs(
+    command: list[str], slow: set[str], tmp_path: Path
+) -> None:
+    registered(tmp_path)
+    fake_mlf.write(tmp_path / "tiny.tar")
+    code = (
+        f"import sys; from mcuforge import cli\ntry: cli.main({command})\nexcept SystemExit: pass"
+    )
+    code += "\nprint(*sys.modules, file=sys.stderr)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert not slow & set(run.stderr.split()), run.stderr[-2000:]
+    assert run.stdout
