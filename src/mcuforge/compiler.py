@@ -19,6 +19,8 @@ from mcuforge.target import Target
 # Level 1 gives every tensor a place of its own. Level 0 is what plain TVM gives, whose own pipeline
 # (StaticPlanBlockMemory) shares memory too.
 _UNSHARED_LEVEL = 1
+# The terms of what an archive holds, for whoever unpacks it.
+_LICENSE = Path(__file__).parent / "mlf" / "LICENSE.md"
 
 
 def compile_model(
@@ -62,6 +64,7 @@ def compile_model(
         f"executor-config/aot/{name}.json": _json(
             executor.configuration(name, generated.program, generated.plan)
         ),
+        "LICENSE.md": _LICENSE.read_bytes(),
         "src/relax.txt": module.script(show_meta=False).encode(),
     }
     info = _info(description, target, opt_level, generated)

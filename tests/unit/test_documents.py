@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 
+import mcuforge
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "mcuforge"
-DOCUMENTS = [ROOT / "README.md", ROOT / "config" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "config" / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+]
 # Where a path in a document may start.
 STARTS = (ROOT, SOURCES)
 
@@ -20,6 +27,16 @@ def test_files_a_document_names_exist(document: Path) -> None:
     code = re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|smk|yaml|in|lock|sh|j2))`", text)
     rooms = re.findall(r"`((?:src/mcuforge|workflow|tests|envs|profiles|scripts)/[\w/-]*)`", text)
     assert [n for n in code + rooms if not any((s / n).exists() for s in STARTS)] == []
+
+
+def test_the_version_stands_in_the_citation() -> None:
+    assert f"\nversion: {mcuforge.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_device_source_says_under_which_licence_it_stands() -> None:
+    sources = [path for path in (SOURCES / "device").rglob("*") if path.is_file()]
+    said = "SPDX-License-Identifier: Apache-2.0"
+    assert [str(p) for p in sources if said not in p.read_text().partition("\n")[0]] == []
 
 
 def _exists(name: str) -> bool:

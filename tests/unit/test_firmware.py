@@ -166,9 +166,8 @@ def test_an_archive_cannot_smuggle_code_through_its_names(tmp_path, monkeypatch)
 def test_the_project_is_left_where_asked_and_never_mixed_with_other_files(tmp_path, archive):
     directory = tmp_path / "project"
     build(tmp_path, archive, project=directory)
-    assert (directory / "CMakeLists.txt").is_file() and (
-        directory / "generated/memory.ld"
-    ).is_file()
+    for name in ("CMakeLists.txt", "LICENSE.md", "generated/memory.ld"):
+        assert (directory / name).is_file()
     with pytest.raises(ConfigError, match="not empty"):
         build(tmp_path, archive, project=directory)
 

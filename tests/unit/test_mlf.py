@@ -337,6 +337,7 @@ def test_no_path_of_this_machine_is_in_an_archive(
 def test_layout_and_memory_follow_the_format(compiled: list[dict[str, Path]]) -> None:
     archive = mlf.read(compiled[0]["llvm"])
     assert sorted(archive.members) == [
+        "LICENSE.md",
         "codegen/host/include/tvmgen_tiny.h",
         "codegen/host/lib/tvmgen_tiny_kernels.o",
         "codegen/host/src/tvmgen_tiny.c",

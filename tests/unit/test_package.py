@@ -30,7 +30,7 @@ def succeed(command: list[str | Path], directory: Path) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of a copy: setuptools leaves what it built before in the tree, and finds it."""
     copy = tmp_path_factory.mktemp("source")
-    for file in ("pyproject.toml", "README.md"):
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
     for folder in ("config", "src"):
         clean = shutil.ignore_patterns("__pycache__", "*.egg-info")

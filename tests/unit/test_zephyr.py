@@ -74,7 +74,7 @@ def test_an_application_can_profile(tmp_path, archive):
 def test_an_application_has_all_it_needs_and_nothing_else(tmp_path, archive, kind):
     project = generate(archive, tmp_path / "app", kind=kind).directory
     files = {p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()}
-    assert {"CMakeLists.txt", "prj.conf", "Kconfig", "README.md"} <= files
+    assert {"CMakeLists.txt", "prj.conf", "Kconfig", "README.md", "LICENSE.md"} <= files
     assert {f"src/{kind}.c", "src/port.c", "src/inference.c", "src/model_glue.c"} <= files
     assert ("src/samples.c" in files) == (kind == "standalone")
     assert "model/codegen/host/src/tvmgen_tiny.c" in files

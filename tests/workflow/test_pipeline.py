@@ -114,6 +114,19 @@ def test_a_slurm_dry_run_works_without_slurm(fresh: Project) -> None:
     assert not {"compile_model", "build_firmware"} & local
 
 
+def test_another_workflow_can_have_it_as_a_module(fresh: Project, tmp_path: Path) -> None:
+    other = Project(tmp_path / "other")
+    shutil.copytree(fresh.path / "config", other.path / "config")
+    shutil.copy(fresh.path / "tiny.tflite", other.path)
+    (other.path / "Snakefile").write_text(
+        'configfile: "config/config.yaml"\n'
+        f'module mcuforge:\n    snakefile: "{fresh.path / "Snakefile"}"\n    config: config\n'
+        "use rule * from mcuforge\n"
+    )
+    other.run("results/mlf/tiny/cortex-m7-c/O1.tar", PYTHONPATH="")
+    assert (other.path / "results/mlf/tiny/cortex-m7-c/O1.tar").is_file()
+
+
 def test_an_emulated_grid_needs_no_hardware_map(fresh: Project) -> None:
     (fresh.path / "config" / "hardware-map.yaml").unlink()
     fresh.configure(registries={"models": "config/models.yaml", "boards": "config/boards.yaml"})

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+# The library beside these rules, also where another workflow uses them as a module.
+sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 
 from mcuforge import firmware, jobs, provenance
 from mcuforge.errors import McuforgeError, ToolError

@@ -135,6 +135,7 @@ def generate(
     rendered = {
         "CMakeLists.txt": "CMakeLists.txt.j2",
         "README.md": "README.md.j2",
+        "LICENSE.md": "LICENSE.md.j2",
         "toolchain.cmake": "toolchain.cmake.j2",
         "generated/memory.ld": "memory.ld.j2",
         "generated/board.h": "board.h.j2",

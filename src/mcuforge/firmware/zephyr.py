@@ -78,6 +78,7 @@ def generate(
         "CMakeLists.txt": "zephyr/CMakeLists.txt.j2",
         "prj.conf": "zephyr/prj.conf.j2",
         "README.md": "zephyr/README.md.j2",
+        "LICENSE.md": "LICENSE.md.j2",
         **{f"src/{name}": template for name, template in glue.items()},
     }
     build_id = projects.write(directory, rendered, values, archive_path, copied, *tools)

@@ -9,7 +9,8 @@ exporter of microTVM (``python/tvm/micro/model_library_format.py``, TVM 0.8 to 0
   the code holds them too, nothing has to load this file;
 - ``executor-config/aot/<model>.json``: what the executor does: every tensor with its place in the
   workspace, every call with its arguments. TVM has such a file for its graph executor only;
-- ``src/relax.txt``: the module code was generated from. TVM had ``relay.txt``.
+- ``src/relax.txt``: the module code was generated from. TVM had ``relay.txt``;
+- ``LICENSE.md``: the terms of all this.
 
 Each module of ``metadata.json`` carries a key ``mcuforge`` with what the rest of the pipeline
 needs; the schema ``mlf`` says what. Reading needs no TVM.

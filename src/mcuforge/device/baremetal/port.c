@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Port for bare-metal Cortex-M boards: CMSDK APB UART and SysTick. */
 #include "port.h"
 

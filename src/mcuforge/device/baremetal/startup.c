@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* From reset to main(), and from a fault to a line on the serial port. ARMv7-M and ARMv8-M. */
 #include <stdint.h>
 

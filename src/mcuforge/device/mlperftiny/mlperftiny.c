@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Device side of the MLPerf Tiny (EEMBC EnergyRunner) serial protocol; see docs/protocol.md. */
 #include "application.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the firmware is for; one of device/mlperftiny and device/standalone. */
 #ifndef MCUFORGE_APPLICATION_H
 #define MCUFORGE_APPLICATION_H

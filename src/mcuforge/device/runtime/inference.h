@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* One bench run: iterations of the model with the time and the stack they took. */
 #ifndef MCUFORGE_INFERENCE_H
 #define MCUFORGE_INFERENCE_H

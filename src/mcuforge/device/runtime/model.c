@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "model.h"
 
 float model_tensor_value(const struct model_tensor *tensor, uint32_t i) {

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the harness knows of the model it runs; the definitions are generated (model_glue.c). */
 #ifndef MCUFORGE_MODEL_H
 #define MCUFORGE_MODEL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Time of each operator of the model, in firmware built with TVMGEN_PROFILE. */
 #ifndef MCUFORGE_OPERATORS_H
 #define MCUFORGE_OPERATORS_H

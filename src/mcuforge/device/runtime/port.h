@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What the harness needs of a board: a serial port, a tick counter and the limits of its stack.
  * Implemented once per platform (device/baremetal, device/zephyr). */
 #ifndef MCUFORGE_PORT_H

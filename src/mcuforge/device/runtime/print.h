@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Output to the host without stdio, heap or 64-bit division. */
 #ifndef MCUFORGE_PRINT_H
 #define MCUFORGE_PRINT_H

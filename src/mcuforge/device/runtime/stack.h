@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Measures how much stack a call uses: paint what is free, call, look what is still painted. */
 #ifndef MCUFORGE_STACK_H
 #define MCUFORGE_STACK_H

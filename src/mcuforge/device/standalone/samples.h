@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Inputs that come with the firmware; generated (samples.c). */
 #ifndef MCUFORGE_SAMPLES_H
 #define MCUFORGE_SAMPLES_H

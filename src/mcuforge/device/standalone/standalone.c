@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Runs the model on the samples it comes with and prints results and timing. */
 #include <stdint.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Port for every board Zephyr knows: the console's UART and the finest cycle counter there is. */
 #include "port.h"
 

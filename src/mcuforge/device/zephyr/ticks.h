@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Arithmetic of counters that wrap. */
 #ifndef MCUFORGE_TICKS_H
 #define MCUFORGE_TICKS_H
