@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ from mcuforge.formats.tflite import describe, importer
 from mcuforge.models import vectors
 from mcuforge.target import Target
 from mcuforge.tir import inplace
-from mcuforge.tir.registry import SAME_PLACE, Operand, Operation
+from mcuforge.tir.geometry import Axis, Geometry
+from mcuforge.tir.registry import SAME_PLACE
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 # Bytes of TensorFlow Lite Micro's arena on a Cortex-M7.
@@ -435,39 +437,30 @@ def test_a_tensor_read_twice_keeps_both_distances():
 
 @st.composite
 def windows(draw):
-    """A convolution or pooling, and its window."""
-    n, channels = draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    kernel, strides, dilation, size = (
-        [draw(st.integers(1, most)) for _ in range(2)] for most in (3, 3, 2, 5)
-    )
-    padding = [draw(st.integers(0, 3)) for _ in range(4)]
-    reach = [(kernel[i] - 1) * dilation[i] + 1 for i in range(2)]
-    size = [max(size[i], reach[i] - padding[i] - padding[i + 2]) for i in range(2)]
-    out = [(size[i] + padding[i] + padding[i + 2] - reach[i]) // strides[i] + 1 for i in range(2)]
+    """A window that slides over images, plain or depthwise."""
+    axes = []
+    for _ in range(2):
+        window, stride, dilation = (draw(st.integers(1, most)) for most in (3, 3, 2))
+        before, after = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+        reach = (window - 1) * dilation + 1
+        size = max(draw(st.integers(1, 5)), reach - before - after)
+        axes.append(Axis(size, window, stride, dilation, before, after))
+    batch, channels = draw(st.integers(1, 2)), draw(st.integers(1, 3))
     groups = draw(st.sampled_from([1, channels]))
-    outputs = groups * draw(st.integers(1, 3))
-    operation = Operation(
-        "conv2d",
-        (Operand((n, *size, channels), "int8"),),
-        {"strides": strides, "padding": padding, "dilation": dilation},
-        Operand((n, *out, outputs), "int8"),
-    )
-    return operation, tuple(kernel), groups
+    return Geometry(batch, *axes, channels, groups * draw(st.integers(1, 3)), groups)
 
 
-def reads(operation, kernel, groups: int, pixel: int, output: int) -> set[int]:
+def reads(g: Geometry, pixel: int, output: int) -> set[int]:
     """Bytes of the operand an output element is computed from."""
-    _, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
+    _, height, width, channels = g.shape
+    _, out_h, out_w, outputs = g.out_shape
     image, oy, ox = pixel // (out_h * out_w), pixel // out_w % out_h, pixel % out_w
-    (sy, sx), (dy, dx), (top, left) = (
-        operation.attrs["strides"], operation.attrs["dilation"], operation.attrs["padding"][:2]
-    )  # fmt: skip
-    per_group = channels // groups
-    first = output // (outputs // groups) * per_group
+    per_group = channels // g.groups
+    first = output // (outputs // g.groups) * per_group
     found = set()
-    for ky, kx in np.ndindex(kernel):
-        iy, ix = oy * sy + ky * dy - top, ox * sx + kx * dx - left
+    for ky, kx in np.ndindex(g.rows.window, g.columns.window):
+        iy = oy * g.rows.stride + ky * g.rows.dilation - g.rows.before
+        ix = ox * g.columns.stride + kx * g.columns.dilation - g.columns.before
         if 0 <= iy < height and 0 <= ix < width:
             start = ((image * height + iy) * width + ix) * channels + first
             found |= set(range(start, start + per_group))
@@ -487,17 +480,15 @@ def is_safe(steps: list[tuple[str, set[int]]], distance: int) -> bool:
 
 @given(windows(), st.integers(1, 4))
 @settings(max_examples=80, deadline=None)
-def test_distance_of_kernels_by_element_is_the_smallest_safe_one(case, count):
-    operation, kernel, groups = case
-    outputs = operation.out.shape[3]
-    count = math.gcd(count, outputs)
+def test_distance_of_kernels_by_element_is_the_smallest_safe_one(g, count):
+    count = math.gcd(count, g.outputs)
     steps = []
-    for first in range(0, int(np.prod(operation.out.shape)), count):
+    for first in range(0, math.prod(g.out_shape), count):
         elements = range(first, first + count)
-        at = (reads(operation, kernel, groups, e // outputs, e % outputs) for e in elements)
+        at = (reads(g, e // g.outputs, e % g.outputs) for e in elements)
         steps += [("read", set().union(*at)), ("write", set(elements))]
-    distance = inplace.by_element(operation, kernel, groups, count)
-    beyond = int(np.prod(operation.out.shape))
+    distance = inplace.by_element(g, count)
+    beyond = math.prod(g.out_shape)
     assert all(is_safe(steps, d) for d in range(distance, max(distance, beyond) + 1))
     # One byte less is safe only where a write then merely jumps over what is still read.
     assert distance == 0 or not monotone_safe(steps, distance - 1)
@@ -516,41 +507,35 @@ def monotone_safe(steps: list[tuple[str, set[int]]], distance: int) -> bool:
 
 @given(windows(), st.integers(1, 4), st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_distance_of_kernels_by_group_of_pixels_is_safe(case, count, reads_first):
-    operation, kernel, _ = case
-    outputs = operation.out.shape[3]
-    pixels = int(np.prod(operation.out.shape[:3]))
+def test_distance_of_kernels_by_group_of_pixels_is_safe(g, count, reads_first):
+    g = replace(g, groups=1)
+    outputs, pixels = g.outputs, g.batch * g.pixels
     count = min(count, pixels)
     starts = inplace.group_starts(pixels, count)
     assert {s + i for s in starts for i in range(count)} == set(range(pixels))
     steps = []
     for start in starts:
         group = range(start, start + count)
-        read = ("read", set().union(*(reads(operation, kernel, 1, p, 0) for p in group)))
+        read = ("read", set().union(*(reads(g, p, 0) for p in group)))
         write = ("write", set(range(start * outputs, (start + count) * outputs)))
         steps += [read, write] if reads_first else [write, read]
-    distance = inplace.by_pixels(operation, kernel, starts, count, reads_first)
+    distance = inplace.by_pixels(g, starts, count, reads_first)
     assert all(is_safe(steps, d) for d in range(distance, max(distance, pixels * outputs) + 1))
     assert distance == 0 or not monotone_safe(steps, distance - 1)
 
 
 def test_distances_of_common_layers():
-    def layer(size, channels, outputs, stride, window, pad):
-        out = -(-size // stride)
-        return Operation(
-            "conv2d",
-            (Operand((1, size, size, channels), "int8"),),
-            {"strides": (stride, stride), "padding": (pad, pad, pad, pad)},
-            Operand((1, out, out, outputs), "int8"),
-        ), (window, window)
+    def layer(window: int, pad: int, groups: int) -> Geometry:
+        axis = Axis(10, window, before=pad, after=pad)
+        return Geometry(1, axis, axis, 8, 8, groups)
 
     # A depthwise 3x3 keeps a row, a pixel and no more.
-    assert inplace.by_element(*layer(10, 8, 8, 1, 3, 1), groups=8) == 11 * 8
+    assert inplace.by_element(layer(3, 1, groups=8)) == 11 * 8
     # A pointwise convolution keeps the pixel it reads; none if it is copied first.
-    assert inplace.by_element(*layer(10, 8, 8, 1, 1, 0), groups=1) == 7
-    pointwise = layer(10, 8, 8, 1, 1, 0)
-    assert inplace.by_pixels(*pointwise, inplace.group_starts(100, 2), 2) == 0
-    assert inplace.by_pixels(*pointwise, inplace.group_starts(100, 2), 2, reads_first=False) == 16
+    pointwise = layer(1, 0, groups=1)
+    assert inplace.by_element(pointwise) == 7
+    assert inplace.by_pixels(pointwise, inplace.group_starts(100, 2), 2) == 0
+    assert inplace.by_pixels(pointwise, inplace.group_starts(100, 2), 2, reads_first=False) == 16
 
 
 # --- compiled models -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from tvm.script import tirx as T
 from mcuforge.exact import arithmetic
 from mcuforge.operators.qdq import Region
 from mcuforge.tir import inplace
+from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
 from mcuforge.tir.requantize import accumulator_bound, clamp, requantization, requantize
 
@@ -16,17 +17,7 @@ _ON_STACK = 256
 
 def infer_conv2d(shapes, attrs):
     """Shape and dtype of a convolution's result, from shapes (n, h, w, c) and the weight's."""
-    (n, height, width, _), weight = shapes[0], shapes[1]
-    kernel_shape = weight[1:3] if len(weight) == 4 else weight[0:2]
-    top, left, bottom, right = attrs["padding"]
-    out = [n]
-    for size, kernel_size, pad, stride, dilation in zip(
-        (height, width), kernel_shape, (top + bottom, left + right), attrs["strides"],
-        attrs["dilation"], strict=True,
-    ):  # fmt: skip
-        out.append((size + pad - (kernel_size - 1) * dilation - 1) // stride + 1)
-    channels = weight[0] if len(weight) == 4 else weight[2]
-    return [*out, channels], attrs.get("dtype")
+    return Geometry.of(shapes[:2], attrs).out_shape, attrs.get("dtype")
 
 
 conv2d = integer_op("conv2d", infer_conv2d)
@@ -89,26 +80,20 @@ def _restore(region: Region) -> relax.Call | None:
 
 @kernel("conv2d", opt_level=1)
 def _conv2d(operation: Operation) -> Kernel:
-    return _scalar(operation, operation.args[1].value, operation.attrs["groups"])
+    return _scalar(operation, operation.args[1].value)
 
 
 @kernel("depthwise_conv2d", opt_level=1)
 def _depthwise_conv2d(operation: Operation) -> Kernel:
     # One group per input channel.
     weight = np.ascontiguousarray(operation.args[1].value.transpose(2, 0, 1)[..., np.newaxis])
-    return _scalar(operation, weight, operation.args[0].shape[3])
+    return _scalar(operation, weight)
 
 
-def _scalar(operation: Operation, weight: np.ndarray, groups: int) -> Kernel:
+def _scalar(operation: Operation, weight: np.ndarray) -> Kernel:
     """The textbook loops over a weight (o, kh, kw, c / groups)."""
-    n, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
-    _, kernel_h, kernel_w, group_channels = weight.shape
-    group_outputs = outputs // groups
-    attrs = operation.attrs
-    (sy, sx), (dy, dx), (top, left, _, _) = (
-        attrs["strides"], attrs["dilation"], attrs["padding"]
-    )  # fmt: skip
+    g, attrs = operation.geometry, operation.attrs
+    group_channels, group_outputs = g.channels // g.groups, g.outputs // g.groups
     x_zero, w_zero, y_zero = (
         attrs[k] for k in ("input_zero_point", "weight_zero_point", "zero_point")
     )
@@ -120,22 +105,24 @@ def _scalar(operation: Operation, weight: np.ndarray, groups: int) -> Kernel:
 
     @T.prim_func(private=True)
     def conv2d(
-        x: T.Buffer((n, height, width, channels), x_dtype),
-        weight: T.Buffer((outputs, kernel_h, kernel_w, group_channels), w_dtype),
-        bias: T.Buffer((outputs,), "int32"),
-        multiplier: T.Buffer((outputs,), m_dtype),
-        addend: T.Buffer((outputs,), "int64"),
-        shift: T.Buffer((outputs,), "int32"),
-        y: T.Buffer((n, out_h, out_w, outputs), dtype),
+        x: T.Buffer(g.shape, x_dtype),
+        weight: T.Buffer(weight.shape, w_dtype),
+        bias: T.Buffer((g.outputs,), "int32"),
+        multiplier: T.Buffer((g.outputs,), m_dtype),
+        addend: T.Buffer((g.outputs,), "int64"),
+        shift: T.Buffer((g.outputs,), "int32"),
+        y: T.Buffer(g.out_shape, dtype),
     ):
-        for b, oy, ox, o in T.grid(n, out_h, out_w, outputs):
+        for b, oy, ox, o in T.grid(g.batch, g.rows.out, g.columns.out, g.outputs):
             acc: T.int32 = bias[o]
-            for ky in range(kernel_h):
-                iy: T.let = oy * sy + ky * dy - top
-                if iy >= 0 and iy < height:
-                    for kx in range(kernel_w):
-                        ix: T.let = ox * sx + kx * dx - left
-                        if ix >= 0 and ix < width:
+            for ky in range(g.rows.window):
+                iy: T.let = oy * g.rows.stride + ky * g.rows.dilation - g.rows.before
+                if iy >= 0 and iy < g.rows.size:
+                    for kx in range(g.columns.window):
+                        ix: T.let = (
+                            ox * g.columns.stride + kx * g.columns.dilation - g.columns.before
+                        )
+                        if ix >= 0 and ix < g.columns.size:
                             first: T.let = o // group_outputs * group_channels
                             for c in range(group_channels):
                                 acc += (T.cast(x[b, iy, ix, first + c], "int32") - x_zero) * (
@@ -148,8 +135,8 @@ def _scalar(operation: Operation, weight: np.ndarray, groups: int) -> Kernel:
     return Kernel(
         conv2d,
         args,
-        macs=n * out_h * out_w * weight.size,
-        inplace={0: inplace.by_element(operation, (kernel_h, kernel_w), groups)},
+        macs=g.batch * g.pixels * weight.size,
+        inplace={0: inplace.by_element(g)},
     )
 
 
@@ -159,17 +146,11 @@ def _gathered(operation: Operation) -> Kernel | None:
 
     The input's zero point, which is also what lies outside of the input, moves into the bias.
     """
-    n, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
-    attrs = operation.attrs
+    g, attrs = operation.geometry, operation.attrs
     weight, bias, scale = (operand.value for operand in operation.args[1:])
-    _, kernel_h, kernel_w, _ = weight.shape
     # Copying an input costs a fraction of what its checks cost for each output.
-    if attrs["groups"] != 1 or (kernel_h, kernel_w) == (1, 1) or outputs * 2 < channels:
+    if g.groups != 1 or g.taps == 1 or g.outputs * 2 < g.channels:
         return None
-    (sy, sx), (dy, dx), (top, left, _, _) = (
-        attrs["strides"], attrs["dilation"], attrs["padding"]
-    )  # fmt: skip
     x_zero, w_zero, y_zero = (
         attrs[k] for k in ("input_zero_point", "weight_zero_point", "zero_point")
     )
@@ -178,52 +159,49 @@ def _gathered(operation: Operation) -> Kernel | None:
     bound = accumulator_bound(operation, weight, bias)
     exact = requantization(operation, scale, bound)
     m_dtype = str(exact.multiplier.dtype)
-    sums = (weight.astype(np.int64) - w_zero).reshape(outputs, -1)
+    sums = (weight.astype(np.int64) - w_zero).reshape(g.outputs, -1)
     folded = bias.astype(np.int64) - x_zero * sums.sum(axis=1)
     if bound + 255 * np.abs(sums).sum(axis=1).max() > arithmetic.INT32_MAX:
         return None
-    taps = kernel_h * kernel_w
     # The largest layers, which decide how large the workspace is, have few channels.
-    scope = "local" if taps * channels <= _ON_STACK else "global"
+    scope = "local" if g.taps * g.channels <= _ON_STACK else "global"
 
     @T.prim_func(private=True)
     def conv2d(
-        x: T.Buffer((n, height, width, channels), x_dtype),
-        weight: T.Buffer((outputs, taps, channels), w_dtype),
-        bias: T.Buffer((outputs,), "int32"),
-        multiplier: T.Buffer((outputs,), m_dtype),
-        addend: T.Buffer((outputs,), "int64"),
-        shift: T.Buffer((outputs,), "int32"),
-        y: T.Buffer((n, out_h, out_w, outputs), dtype),
+        x: T.Buffer(g.shape, x_dtype),
+        weight: T.Buffer((g.outputs, g.taps, g.channels), w_dtype),
+        bias: T.Buffer((g.outputs,), "int32"),
+        multiplier: T.Buffer((g.outputs,), m_dtype),
+        addend: T.Buffer((g.outputs,), "int64"),
+        shift: T.Buffer((g.outputs,), "int32"),
+        y: T.Buffer(g.out_shape, dtype),
     ):
-        window = T.alloc_buffer((taps, channels), x_dtype, scope=scope)
-        for b, oy, ox in T.grid(n, out_h, out_w):
-            for ky, kx in T.grid(kernel_h, kernel_w):
-                iy: T.let = oy * sy + ky * dy - top
-                ix: T.let = ox * sx + kx * dx - left
-                if iy >= 0 and iy < height and ix >= 0 and ix < width:
-                    for c in range(channels):
-                        window[ky * kernel_w + kx, c] = x[b, iy, ix, c]
+        window = T.alloc_buffer((g.taps, g.channels), x_dtype, scope=scope)
+        for b, oy, ox in T.grid(g.batch, g.rows.out, g.columns.out):
+            for ky, kx in T.grid(g.rows.window, g.columns.window):
+                iy: T.let = oy * g.rows.stride + ky * g.rows.dilation - g.rows.before
+                ix: T.let = ox * g.columns.stride + kx * g.columns.dilation - g.columns.before
+                if iy >= 0 and iy < g.rows.size and ix >= 0 and ix < g.columns.size:
+                    for c in range(g.channels):
+                        window[ky * g.columns.window + kx, c] = x[b, iy, ix, c]
                 else:
-                    for c in range(channels):
-                        window[ky * kernel_w + kx, c] = T.Cast(x_dtype, x_zero)
-            for o in range(outputs):
+                    for c in range(g.channels):
+                        window[ky * g.columns.window + kx, c] = T.Cast(x_dtype, x_zero)
+            for o in range(g.outputs):
                 acc: T.int32 = bias[o]
-                for tap, c in T.grid(taps, channels):
+                for tap, c in T.grid(g.taps, g.channels):
                     acc += T.cast(window[tap, c], "int32") * (
                         T.cast(weight[o, tap, c], "int32") - w_zero
                     )
                 result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.negative)
                 y[b, oy, ox, o] = T.cast(clamp(result + y_zero, low, high), dtype)
 
-    args = (
-        0, weight.reshape(outputs, taps, channels), folded.astype(np.int32), exact.multiplier,
-        exact.addend, exact.shift,
-    )  # fmt: skip
-    pixels = range(n * out_h * out_w)
+    flat = weight.reshape(g.outputs, g.taps, g.channels)
+    args = (0, flat, folded.astype(np.int32), exact.multiplier, exact.addend, exact.shift)
+    pixels = g.batch * g.pixels
     return Kernel(
         conv2d,
         args,
-        macs=n * out_h * out_w * weight.size,
-        inplace={0: inplace.by_pixels(operation, (kernel_h, kernel_w), pixels, 1)},
+        macs=pixels * weight.size,
+        inplace={0: inplace.by_pixels(g, range(pixels), 1)},
     )

@@ -5,7 +5,8 @@ products are scaled back (EvalHybrid, tflite/kernels/conv.cc; PortableSymmetricQ
 internal/reference/portable_tensor_utils.cc; HybridConv, internal/optimized/optimized_ops.h).
 """
 
-import numpy as np
+import math
+
 from tvm.script import tirx as T
 
 from mcuforge.operators.conv2d import infer_conv2d
@@ -22,34 +23,28 @@ of the activation)."""
 # An operator of the model itself, present at every level, level 0 included.
 @kernel("hybrid_conv2d", opt_level=0)
 def _scalar(operation: Operation) -> Kernel:
-    attrs = operation.attrs
-    n, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
-    weight = operation.args[1].value
-    _, kernel_h, kernel_w, _ = weight.shape
-    (sy, sx), (dy, dx), (top, left, _, _) = (
-        attrs["strides"], attrs["dilation"], attrs["padding"]
-    )  # fmt: skip
+    g, attrs = operation.geometry, operation.attrs
+    weight_shape = operation.args[1].shape
     scale, low, high = attrs["scale"], attrs["low"], attrs["high"]
 
     @T.prim_func(private=True)
     def hybrid_conv2d(
-        x: T.Buffer((n, height, width, channels), "float32"),
-        weight: T.Buffer((outputs, kernel_h, kernel_w, channels), "int8"),
-        bias: T.Buffer((outputs,), "float32"),
-        y: T.Buffer((n, out_h, out_w, outputs), "float32"),
+        x: T.Buffer(g.shape, "float32"),
+        weight: T.Buffer(weight_shape, "int8"),
+        bias: T.Buffer((g.outputs,), "float32"),
+        y: T.Buffer(g.out_shape, "float32"),
     ):
-        quantized = T.alloc_buffer((height, width, channels), "int8")
-        for b in range(n):
+        quantized = T.alloc_buffer(g.shape[1:], "int8")
+        for b in range(g.batch):
             largest: T.float32 = T.float32(0)
-            for iy, ix, c in T.grid(height, width, channels):
+            for iy, ix, c in T.grid(g.rows.size, g.columns.size, g.channels):
                 largest = T.max(largest, T.max(x[b, iy, ix, c], T.float32(0) - x[b, iy, ix, c]))
             factor: T.float32 = T.float32(1)
             inverse: T.float32 = T.float32(0)
             if largest > T.float32(0):
                 factor = largest / T.float32(127)
                 inverse = T.float32(127) / largest
-            for iy, ix, c in T.grid(height, width, channels):
+            for iy, ix, c in T.grid(g.rows.size, g.columns.size, g.channels):
                 real: T.let = x[b, iy, ix, c] * inverse
                 whole: T.let = T.cast(real, "int32")
                 rest: T.let = real - T.cast(whole, "float32")
@@ -61,17 +56,18 @@ def _scalar(operation: Operation) -> Kernel:
                 )
                 quantized[iy, ix, c] = T.cast(T.min(T.max(rounded, -127), 127), "int8")
             scaling: T.let = factor * T.float32(scale)
-            for oy, ox, o in T.grid(out_h, out_w, outputs):
+            for oy, ox, o in T.grid(g.rows.out, g.columns.out, g.outputs):
                 acc: T.int32 = 0
-                for ky, kx in T.grid(kernel_h, kernel_w):
-                    iy: T.let = oy * sy + ky * dy - top
-                    ix: T.let = ox * sx + kx * dx - left
-                    if iy >= 0 and iy < height and ix >= 0 and ix < width:
-                        for c in range(channels):
+                for ky, kx in T.grid(g.rows.window, g.columns.window):
+                    iy: T.let = oy * g.rows.stride + ky * g.rows.dilation - g.rows.before
+                    ix: T.let = ox * g.columns.stride + kx * g.columns.dilation - g.columns.before
+                    if iy >= 0 and iy < g.rows.size and ix >= 0 and ix < g.columns.size:
+                        for c in range(g.channels):
                             acc += T.cast(quantized[iy, ix, c], "int32") * T.cast(
                                 weight[o, ky, kx, c], "int32"
                             )
                 total: T.let = T.cast(acc, "float32") * scaling + bias[o]
                 y[b, oy, ox, o] = T.min(T.max(total, T.float32(low)), T.float32(high))
 
-    return Kernel(hybrid_conv2d, (0, 1, 2), macs=n * out_h * out_w * int(np.prod(weight.shape)))
+    macs = g.batch * g.pixels * math.prod(weight_shape)
+    return Kernel(hybrid_conv2d, (0, 1, 2), macs=macs)

@@ -6,18 +6,13 @@ from tvm.script import tirx as T
 from mcuforge.exact import arithmetic
 from mcuforge.operators.qdq import Region
 from mcuforge.tir import inplace
+from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
 from mcuforge.tir.requantize import clamp
 
 
 def _infer(shapes, attrs):
-    n, height, width, channels = shapes[0]
-    top, left, bottom, right = attrs["padding"]
-    sizes = zip((height + top + bottom, width + left + right), attrs["pool_size"],
-                attrs["strides"], strict=True)  # fmt: skip
-    return [n, *((size - pool) // stride + 1 for size, pool, stride in sizes), channels], attrs[
-        "dtype"
-    ]
+    return Geometry.of(shapes, attrs).out_shape, attrs["dtype"]
 
 
 pool2d = integer_op("pool2d", _infer)
@@ -56,27 +51,19 @@ def _restore(region: Region) -> relax.Call | None:
 
 @kernel("pool2d", opt_level=1)
 def _scalar(operation: Operation) -> Kernel:
-    attrs = operation.attrs
-    n, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, _ = operation.out.shape
-    (pool_h, pool_w), (sy, sx), (top, left, _, _) = (
-        attrs["pool_size"], attrs["strides"], attrs["padding"]
-    )  # fmt: skip
+    g, attrs = operation.geometry, operation.attrs
     low, high, dtype = attrs["clamp_min"], attrs["clamp_max"], operation.out.dtype
     lowest, _ = arithmetic.quantized_range(dtype)
 
     @T.prim_func(private=True)
-    def average_pool2d(
-        x: T.Buffer((n, height, width, channels), dtype),
-        y: T.Buffer((n, out_h, out_w, channels), dtype),
-    ):
-        for b, oy, ox, c in T.grid(n, out_h, out_w, channels):
+    def average_pool2d(x: T.Buffer(g.shape, dtype), y: T.Buffer(g.out_shape, dtype)):
+        for b, oy, ox, c in T.grid(g.batch, g.rows.out, g.columns.out, g.channels):
             total: T.int32 = 0
             count: T.int32 = 0
-            for ky, kx in T.grid(pool_h, pool_w):
-                iy: T.let = oy * sy + ky - top
-                ix: T.let = ox * sx + kx - left
-                if iy >= 0 and iy < height and ix >= 0 and ix < width:
+            for ky, kx in T.grid(g.rows.window, g.columns.window):
+                iy: T.let = oy * g.rows.stride + ky - g.rows.before
+                ix: T.let = ox * g.columns.stride + kx - g.columns.before
+                if iy >= 0 and iy < g.rows.size and ix >= 0 and ix < g.columns.size:
                     total += T.cast(x[b, iy, ix, c], "int32")
                     count += 1
             # Halves away from zero: C's division truncates.
@@ -85,21 +72,18 @@ def _scalar(operation: Operation) -> Kernel:
             y[b, oy, ox, c] = T.cast(clamp(mean, low, high), dtype)
 
     @T.prim_func(private=True)
-    def max_pool2d(
-        x: T.Buffer((n, height, width, channels), dtype),
-        y: T.Buffer((n, out_h, out_w, channels), dtype),
-    ):
-        for b, oy, ox, c in T.grid(n, out_h, out_w, channels):
+    def max_pool2d(x: T.Buffer(g.shape, dtype), y: T.Buffer(g.out_shape, dtype)):
+        for b, oy, ox, c in T.grid(g.batch, g.rows.out, g.columns.out, g.channels):
             largest: T.int32 = lowest
-            for ky, kx in T.grid(pool_h, pool_w):
-                iy: T.let = oy * sy + ky - top
-                ix: T.let = ox * sx + kx - left
-                if iy >= 0 and iy < height and ix >= 0 and ix < width:
+            for ky, kx in T.grid(g.rows.window, g.columns.window):
+                iy: T.let = oy * g.rows.stride + ky - g.rows.before
+                ix: T.let = ox * g.columns.stride + kx - g.columns.before
+                if iy >= 0 and iy < g.rows.size and ix >= 0 and ix < g.columns.size:
                     largest = T.max(largest, T.cast(x[b, iy, ix, c], "int32"))
             y[b, oy, ox, c] = T.cast(clamp(largest, low, high), dtype)
 
     return Kernel(
         average_pool2d if attrs["kind"] == "average" else max_pool2d,
         (0,),
-        inplace={0: inplace.by_element(operation, (pool_h, pool_w), channels)},
+        inplace={0: inplace.by_element(g)},
     )

@@ -13,6 +13,7 @@ import numpy as np
 from tvm import ir, relax, tirx
 
 from mcuforge.target import FEATURES
+from mcuforge.tir.geometry import Geometry
 
 INTEGER_OP_PREFIX = "mcuforge."
 
@@ -95,6 +96,11 @@ class Operation:
     args: tuple[Operand, ...]
     attrs: dict[str, Any]
     out: Operand
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the window of a convolution or pooling slides."""
+        return Geometry.of([arg.shape for arg in self.args[:2]], self.attrs)
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def _build(
         distance = 0  # all is read before the first write
     elif operation.name == "conv2d":
         starts = inplace.group_starts(layer.pixels, pixels)
-        distance = inplace.by_pixels(operation, weight.shape[1:3], starts, pixels)
+        distance = inplace.by_pixels(operation.geometry, starts, pixels)
     else:
         return Kernel(ib.get(), (0, dots.stream), macs=macs)
     return Kernel(ib.get(), (0, dots.stream), macs=macs, inplace={0: distance})

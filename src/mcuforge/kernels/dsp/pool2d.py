@@ -65,7 +65,7 @@ def _pool2d(operation: Operation) -> Kernel | None:
                     T.buffer_store(y, T.cast(mean, "int8"), [to + lane])
             else:
                 f.do(isa.str_(address(y, to), _largest(f, x, start, *window, limits)))
-    distance = inplace.by_element(operation, pool, channels, _LANES)
+    distance = inplace.by_element(operation.geometry, _LANES)
     return Kernel(f.done(), (0,), inplace={0: distance})
 
 

@@ -167,8 +167,7 @@ def _conv2d(operation: Operation) -> Kernel | None:
     # quads a row, is read anew for every two channels.
     count = 2 if direct and not quads else out_w
     starts = [y * out_w + x for y in range(out_h) for x in inplace.group_starts(out_w, count)]
-    window = operation.args[1].value.shape[1:3]
-    distance = 0 if patches else inplace.by_pixels(operation, window, starts, count, not direct)
+    distance = 0 if patches else inplace.by_pixels(operation.geometry, starts, count, not direct)
     macs = out_h * out_w * weight.size
     return Kernel(f.done(), tuple(args), macs=macs, inplace={0: distance})
 

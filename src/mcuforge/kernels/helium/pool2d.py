@@ -145,6 +145,5 @@ def _max(operation: Operation) -> Kernel | None:
 
 def _distance(operation: Operation) -> int:
     """Of a pixel, some channels are read after others are written."""
-    _, out_h, out_w, _ = operation.out.shape
-    starts = range(out_h * out_w)
-    return inplace.by_pixels(operation, operation.attrs["pool_size"], starts, 1, False)
+    geometry = operation.geometry
+    return inplace.by_pixels(geometry, range(geometry.pixels), 1, reads_first=False)
