@@ -3,12 +3,20 @@
 Each command imports what it needs, so that none waits for another's: TVM alone takes a second.
 """
 
+from __future__ import annotations
+
 import argparse
+import dataclasses
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mcuforge import __version__
 from mcuforge.errors import ConfigError, McuforgeError, one_line
+
+if TYPE_CHECKING:
+    from mcuforge.target import Target
 
 _CONFIG = Path("config")
 _HARDWARE_MAP = _CONFIG / "hardware-map.yaml"
@@ -56,14 +64,33 @@ def _describe(arguments: argparse.Namespace) -> None:
 
 
 def _compile(arguments: argparse.Namespace) -> None:
+    from mcuforge import files
     from mcuforge.compiler import compile_model
     from mcuforge.target import Target
 
     name = arguments.name or arguments.file.stem
     output = arguments.output or Path(f"{name}.tar")
     target = Target.parse(arguments.target)
-    compile_model(arguments.file, name, target, arguments.opt_level, output)
+    with files.atomic(output) as temporary:
+        compile_model(arguments.file, name, target, arguments.opt_level, temporary)
+        if arguments.check:
+            print(_check(arguments.file, name, target, arguments.opt_level, temporary))
     print(output)
+
+
+def _check(model: Path, name: str, target: Target, opt_level: int, archive: Path) -> str:
+    """Check an archive, or in place of an object file the C of the same kernels."""
+    from mcuforge.check import check_model
+    from mcuforge.compiler import compile_model
+
+    if target.codegen == "c":
+        return check_model(model, archive)
+    with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
+        portable = Path(directory) / "model.tar"
+        compile_model(model, name, dataclasses.replace(target, codegen="c"), opt_level, portable)
+        return (
+            f"{check_model(model, portable)} (the same kernels as C: the object runs on Arm only)"
+        )
 
 
 def _project(arguments: argparse.Namespace) -> None:
@@ -147,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("-O", "--opt-level", type=int, choices=range(5), default=3)
     make.add_argument("--name", help="of the model in the generated code; default: the file's")
     make.add_argument("-o", "--output", type=Path)
+    make.add_argument(
+        "--check",
+        action="store_true",
+        help="build the code for this machine too, and compare what it answers with LiteRT",
+    )
     make.set_defaults(run=_compile)
 
     project = commands.add_parser("project", help="write a firmware project for a compiled model")

@@ -65,7 +65,7 @@ def compiled(find_model: Find, tmp_path_factory: pytest.TempPathFactory) -> Comp
 
 @pytest.fixture(scope="session")
 def expected(find_model: Find) -> Expect:
-    """50 random and three corner inputs of a model, and what LiteRT answers: raw bytes."""
+    """50 random and five corner inputs of a model, and what LiteRT answers: raw bytes."""
     known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def expect(name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -137,8 +137,12 @@ def test_vectors_are_reproducible_and_answered_by_the_oracle(tmp_path: Path) -> 
         assert arrays["outputs"].shape == (5, 3)
         assert len(np.unique(arrays["inputs"], axis=0)) == 5
         assert np.array_equal(arrays["outputs"], oracle.evaluate(TINY, arrays["inputs"]))
+        corners = arrays["corner_inputs"].view(np.int8)
+        assert np.array_equal(corners[:3], np.repeat([[-128], [127], [-3]], 64, axis=1))
+        assert np.array_equal(corners[3], [-128, 127] * 32)
+        assert np.array_equal(corners[4], [-3] * 32 + [127] + [-3] * 31)
         assert np.array_equal(
-            arrays["corner_inputs"].view(np.int8), np.repeat([[-128], [127], [-3]], 64, axis=1)
+            arrays["corner_outputs"], oracle.evaluate(TINY, arrays["corner_inputs"])
         )
 
 

@@ -9,7 +9,6 @@ import pytest
 from mcuforge import mlf
 from mcuforge.errors import ConfigError
 from mcuforge.models.datasets import DataSet
-from mcuforge.runner import compare
 from mcuforge.runner.dataset import (
     anomaly_score,
     area_under_curve,
@@ -89,32 +88,3 @@ def test_area_under_curve():
     assert area_under_curve(labels, np.ones(4)) == 0.5
     with pytest.raises(ConfigError, match="no AUC"):
         area_under_curve(np.ones(3), np.ones(3))
-
-
-def raw(values, dtype="<f4"):
-    return [np.array(values, dtype).tobytes()]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "got", "want", "expected"),
-    [
-        ("int8", [1, -128], [1, -128], (0.0, True)),
-        ("int8", [1, -128], [1, 127], (255.0, False)),
-        ("uint8", [0], [255], (255.0, False)),
-        ("float32", [1.0, 100.0], [1.0005, 100.0], (pytest.approx(5e-4, 1e-3), True)),
-        ("float32", [1.0, 100.0], [1.0, 100.1], (pytest.approx(0.1, 1e-3), False)),
-        ("float32", [np.nan], [1.0], (None, False)),
-        ("float32", [np.inf, 1.0], [np.inf, 1.0], (0.0, True)),
-    ],
-)
-def test_outputs_are_compared_in_their_own_units(dtype, got, want, expected):
-    got, want = raw(got, dtype), raw(want, dtype)
-    port = mlf.Port("y", "y", (len(got[0]),), dtype, len(got[0]))
-    assert compare(got, want, [port]) == expected
-
-
-def test_several_outputs_are_compared_each_in_its_type():
-    tensors = [mlf.Port("a", "a", (2,), "int8", 2), mlf.Port("b", "b", (1,), "float32", 4)]
-    got = [np.int8([1, 2]).tobytes() + np.float32([0.5]).tobytes()]
-    want = [np.int8([1, 4]).tobytes() + np.float32([0.5]).tobytes()]
-    assert compare(got, want, tensors) == (2.0, False)

@@ -16,8 +16,8 @@ def write(description: Description, model: Path, output: Path) -> None:
     """Write the vectors of a model, reproducibly.
 
     Arrays, all uint8: ``inputs`` [5, input_bytes] random, ``outputs`` [5, output_bytes] what
-    the oracle answers; ``corner_inputs`` and ``corner_outputs`` [3, ...] for all elements
-    lowest, all highest, and all zero (their zero point).
+    the oracle answers; ``corner_inputs`` and ``corner_outputs`` [5, ...] the same for
+    `corner_inputs`.
     """
     inputs, corners = random_inputs(description, COUNT), corner_inputs(description)
     outputs = formats.of(model).answers(model, np.concatenate([inputs, corners]))
@@ -39,14 +39,31 @@ def random_inputs(description: Description, count: int, seed: int = _SEED) -> np
 
 
 def corner_inputs(description: Description) -> np.ndarray:
-    """uint8 [3, input_bytes]: all lowest, all highest, all zero."""
-    return np.stack(
-        [
-            _row(description, lambda t: np.full(t.shape, _limits(t)[0], t.dtype)),
-            _row(description, lambda t: np.full(t.shape, _limits(t)[1], t.dtype)),
-            _row(description, lambda t: np.full(t.shape, t.zero_point or 0, t.dtype)),
-        ]
+    """uint8 [5, input_bytes]: what makes sums largest, and what isolates one element.
+
+    All elements lowest; all highest; all zero (their zero point); lowest and highest in turn; all
+    zero but one in the middle, which is highest.
+    """
+
+    def turns(tensor: Tensor) -> np.ndarray:
+        return np.resize(np.array(_limits(tensor), tensor.dtype), tensor.shape)
+
+    def zero(tensor: Tensor) -> np.ndarray:
+        return np.full(tensor.shape, tensor.zero_point or 0, tensor.dtype)
+
+    def single(tensor: Tensor) -> np.ndarray:
+        values = zero(tensor)
+        values.flat[values.size // 2] = _limits(tensor)[1]
+        return values
+
+    corners = (
+        lambda t: np.full(t.shape, _limits(t)[0], t.dtype),
+        lambda t: np.full(t.shape, _limits(t)[1], t.dtype),
+        zero,
+        turns,
+        single,
     )
+    return np.stack([_row(description, corner) for corner in corners])
 
 
 def _row(description: Description, values: Callable[[Tensor], np.ndarray]) -> np.ndarray:

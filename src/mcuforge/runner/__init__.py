@@ -4,7 +4,7 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from mcuforge import mlf
 from mcuforge.boards import locks, qemu
 from mcuforge.boards.inventory import Board, Instance, Inventory
+from mcuforge.comparison import compare
 from mcuforge.errors import BoardError, ConfigError
 from mcuforge.models.datasets import DataSet
 from mcuforge.results.records import MODES, NO_ENERGY, Measurement, Size
@@ -28,7 +29,6 @@ _HARDWARE_WARMUP, _HARDWARE_ITERATIONS, _HARDWARE_SECONDS = 1, 10, 10.0
 # Under emulation the count is the same each time.
 _EMULATED_WARMUP, _EMULATED_ITERATIONS = 0, 1
 _INFER_TIMEOUT_S = 900.0
-_RELATIVE_TOLERANCE = 1e-5
 
 Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -205,7 +205,7 @@ class _Run:
             self._progress(len(runs), count)
         outputs = [self._output(run) for run in runs]
         exact = outputs == expected
-        error, close = compare(outputs, expected, self._info.outputs)
+        compared = compare(outputs, expected, self._info.outputs)
         average = statistics.median if mode == "performance" else statistics.fmean
         ticks = [run.ticks / run.count for run in runs]
         operators = []
@@ -213,7 +213,7 @@ class _Run:
             operators = self._operators(runs[0])
             ticks = [sum(operators)]
         return {
-            "status": "ok" if close else "mismatch",
+            "status": "mismatch" if compared.wrong else "ok",
             **self._timing(ticks, average),
             "operators": [round(self._latency_us(t) * self._clock_mhz) for t in operators],
             "laps": [
@@ -230,7 +230,7 @@ class _Run:
             "inputs_sha256": [hashlib.sha256(data).hexdigest() for data in inputs],
             "outputs": [output.hex() for output in outputs],
             "exact": exact,
-            "max_abs_error": error,
+            "max_abs_error": compared.max_abs_error,
             "stack_bytes": max(run.stack_bytes for run in runs),
         }
 
@@ -311,33 +311,4 @@ class _Run:
         }
 
 
-def compare(
-    outputs: list[bytes], expected: list[bytes], tensors: Sequence[mlf.Port]
-) -> tuple[float | None, bool]:
-    """How far outputs are from the oracle's.
-
-    Returns the largest absolute difference, in the tensors' own units (steps for integers), and
-    whether that is right: equal integers, floats within 1e-5 of the largest expected magnitude. The
-    difference is None where one side is not a number and the other is.
-    """
-    worst, right = 0.0, True
-    for got_raw, want_raw in zip(outputs, expected, strict=True):
-        offset = 0
-        for tensor in tensors:
-            part = slice(offset, offset + tensor.bytes)
-            offset += tensor.bytes
-            dtype = np.dtype(tensor.dtype)
-            got = np.frombuffer(got_raw[part], dtype).astype(np.float64)
-            want = np.frombuffer(want_raw[part], dtype).astype(np.float64)
-            if dtype.kind == "f" and not (np.isfinite(got).all() and np.isfinite(want).all()):
-                if got_raw[part] != want_raw[part]:
-                    return None, False
-                continue
-            difference = float(np.abs(got - want).max(initial=0.0))
-            scale = float(np.abs(want).max(initial=0.0)) if dtype.kind == "f" else 0.0
-            right = right and difference <= _RELATIVE_TOLERANCE * scale
-            worst = max(worst, difference)
-    return worst, right
-
-
-__all__ = ["MODES", "Board", "Instance", "Measurement", "compare", "measure"]
+__all__ = ["MODES", "Board", "Instance", "Measurement", "measure"]
