@@ -1,7 +1,12 @@
 """The errors mcuforge raises: one line that says what is wrong, one that says how to fix it."""
 
+import contextlib
 import errno
+from collections.abc import Iterator
 
+OPERATOR = "operator "
+"""What the place of an operator begins with."""
+_LONGEST_MESSAGE = 600
 _REASON = 200  # characters of an unexpected error
 
 
@@ -9,11 +14,13 @@ class McuforgeError(Exception):
     """Base of every error caused by input, configuration or the environment.
 
     Args:
-        message: what is wrong, and where, on one line.
+        message: what is wrong, and where, on one line. Names in it may come from files: what does
+            not print is escaped, and a long text loses its middle.
         hint: how to fix it, on one line; empty if the message already says so.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = _printable(message)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -46,3 +53,38 @@ def one_line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())
     return text if isinstance(error, McuforgeError) else f"{type(error).__name__}: {text[:_REASON]}"
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """Turn every error of the block into a ModelError that names an operator of the model.
+
+    Args:
+        where: the operator, as ``operator ADD (operator 3, output tensor 'sum')``; empty if it is
+            not known. An error that names an operator already stays as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, McuforgeError | OSError):
+            if not where or not isinstance(error, ModelError) or error.message.startswith(OPERATOR):
+                raise
+            raise ModelError(f"{where}: {error.message}", error.hint) from error
+        where = where or "the model"
+        raise ModelError(f"{where} cannot be compiled: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What an error of another library says, on one line; its kind where it says nothing.
+
+    TVM and numpy put what is wrong on the last line, behind a trace of C++.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _printable(text: str) -> str:
+    half = _LONGEST_MESSAGE // 2
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:half]}...{text[-half:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,11 +1,17 @@
 """Reading models: the right facts from good files, one-line errors from bad ones."""
 
+import copy
 import json
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
+import tflite
 import tiny
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tflite_graphs import Graph, Spec
@@ -15,6 +21,7 @@ from mcuforge.formats.tflite import oracle
 from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
 
+CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 TINY = tiny.model()
 
@@ -110,11 +117,134 @@ def test_damage_gives_a_description_or_a_model_error(damage: list[tuple[int, int
         assert "\n" not in str(error)
 
 
+@pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/data/cases")
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.tflite")), ids=lambda path: path.stem)
+def test_valid_files_are_described(path: Path) -> None:
+    if path.stem == "multi_signature_model":
+        with pytest.raises(ModelError, match="'add', 'mul', 'sub' are 3 models in one file"):
+            describe(path.read_bytes(), path.stem)
+    else:
+        description = describe(path.read_bytes(), path.stem)
+        assert description.inputs and description.outputs
+
+
+def changed(change: Callable[[schema.ModelT], None], model: bytes = TINY) -> bytes:
+    """The model after a change of its parsed form."""
+    parsed = schema.ModelT.InitFromPackedBuf(model)
+    change(parsed)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(parsed.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_an_operator_code_is_the_larger_of_its_two_fields() -> None:
+    def swap(model: schema.ModelT) -> None:
+        for code in model.operatorCodes:
+            code.builtinCode, code.deprecatedBuiltinCode = code.deprecatedBuiltinCode, 0
+
+    operators = describe(changed(swap), "x").operators
+    assert [op.op for op in operators] == ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]
+
+
+def test_constants_behind_the_flatbuffer_count_as_weights() -> None:
+    def move_out(model: schema.ModelT) -> None:
+        for buffer in model.buffers:
+            if buffer.data is not None:
+                buffer.offset, buffer.size, buffer.data = 1 << 12, len(buffer.data), None
+
+    model = changed(move_out).ljust(1 << 13, b"\0")
+    assert describe(model, "x").weights_bytes == describe(TINY, "x").weights_bytes
+    with pytest.raises(ModelError, match="a constant ends behind the file"):
+        describe(model[: 1 << 12], "x")
+
+
+def test_signatures_of_one_subgraph_are_one_model() -> None:
+    def sign(*subgraphs: int) -> bytes:
+        def change(model: schema.ModelT) -> None:
+            model.subgraphs *= len(set(subgraphs))
+            model.signatureDefs = []
+            for index in subgraphs:
+                signature = schema.SignatureDefT()
+                signature.signatureKey, signature.subgraphIndex = f"s{index}", index
+                model.signatureDefs.append(signature)
+
+        return changed(change)
+
+    assert describe(sign(0, 0), "x").operators == describe(TINY, "x").operators
+    with pytest.raises(ModelError, match="its signatures 's0', 's1' are 2 models"):
+        describe(sign(0, 1), "x")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ([1, -8, 8, 1], "impossible shape"),
+        ([1 << 16, 1 << 16], "at most 8 dimensions and 16,777,216 elements"),
+        ([1] * 9, "at most 8 dimensions"),
+    ],
+)
+def test_a_tensor_beyond_all_microcontrollers_is_refused(shape: list[int], message: str) -> None:
+    def enlarge(model: schema.ModelT) -> None:
+        model.subgraphs[0].tensors[0].shape = shape
+
+    with pytest.raises(ModelError, match=f"tensor 'input_0' .*{message}"):
+        describe(changed(enlarge), "x")
+
+
+def test_a_model_beyond_all_microcontrollers_is_refused() -> None:
+    def many(model: schema.ModelT) -> None:
+        model.subgraphs[0].operators *= 2000
+
+    def large(model: schema.ModelT) -> None:
+        (graph,) = model.subgraphs
+        tensor = copy.copy(graph.tensors[0])
+        tensor.shape = [1 << 24]
+        graph.tensors += [tensor] * 17
+
+    def slow(model: schema.ModelT) -> None:
+        (graph,) = model.subgraphs
+        graph.tensors[graph.outputs[0]].shape = [1 << 12, 1 << 12]
+        graph.operators *= 100
+
+    for change, message in (
+        (many, "6000 operators"),
+        (large, "its activations take .* bytes"),
+        (slow, "it takes .* multiply-accumulates"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            describe(changed(change), "x")
+
+
+def test_lists_that_lie_over_one_another_end() -> None:
+    """A thousand operators that are all the same one, of a thousand operands."""
+
+    def multiply(model: schema.ModelT) -> None:
+        (graph,) = model.subgraphs
+        graph.operators[0].inputs = [0] * 1000
+        graph.operators = [graph.operators[0], *[graph.operators[1]] * 1000]
+
+    content = bytearray(changed(multiply))
+    graph = tflite.Model.GetRootAsModel(content, 0).Subgraphs(0)
+    start = graph._tab.Vector(graph._tab.Offset(10))  # of the operators
+    for index in range(graph.OperatorsLength()):
+        place = start + 4 * index
+        struct.pack_into("<I", content, place, graph.Operators(0)._tab.Pos - place)
+    with pytest.raises(ModelError, match="more elements than the file has bytes"):
+        describe(bytes(content), "x")
+
+
 def test_oracle_matches_litert_in_this_process(tmp_path: Path) -> None:
     path = tmp_path / "tiny.tflite"
     path.write_bytes(TINY)
     inputs = vectors.random_inputs(describe(TINY, "tiny"), 3)
     assert np.array_equal(oracle.answers(path, inputs), oracle.evaluate(TINY, inputs))
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="no ../shared/data/cases")
+def test_oracle_takes_biases_whose_quantized_dimension_is_the_weights() -> None:
+    path = CASES / "person_detect.tflite"
+    inputs = vectors.random_inputs(describe(path.read_bytes(), "x"), 1)
+    assert oracle.answers(path, inputs).view(np.int8).tolist() == [[114, -114]]
 
 
 def test_oracle_survives_a_model_the_interpreter_refuses(tmp_path: Path) -> None:

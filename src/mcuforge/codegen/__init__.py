@@ -7,6 +7,7 @@ import tvm
 from mcuforge.codegen.lower import lower_kernels
 from mcuforge.codegen.memory import MemoryPlan, plan_memory, reorder
 from mcuforge.codegen.program import Program, extract
+from mcuforge.errors import located
 from mcuforge.executors import aot as executor
 from mcuforge.formats.description import Description
 from mcuforge.target import Target
@@ -31,6 +32,7 @@ class Generated:
     plan: MemoryPlan
 
 
+@located("")
 def generate(
     mod: tvm.IRModule,
     description: Description,
@@ -47,6 +49,9 @@ def generate(
         share_memory: order steps for little memory, and let tensors share it (see
             ``memory.plan_memory``).
         io_in_workspace: place the model's inputs and outputs in the workspace.
+
+    Raises:
+        ModelError: a kernel cannot be generated; names its operator where that is known.
     """
     kernels = lower_kernels(mod)
     program = extract(mod, kernels)

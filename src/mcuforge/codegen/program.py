@@ -133,7 +133,9 @@ def extract(mod: tvm.IRModule, kernels: dict[str, LoweredKernel]) -> Program:
         else:
             name = value.op.name if isinstance(value, relax.Call) else type(value).__name__
             raise ModelError(f"operator {name} (tensor '{var.name}') cannot be compiled")
-    return _bind_outputs(main, tensors, constants, steps)
+    returned = [operand(expr) for expr in _returned(main)]
+    inputs = tuple(tensors[param] for param in main.params)
+    return _bind_outputs(inputs, returned, tuple(constants.values()), steps)
 
 
 def _returned(main: relax.Function) -> list[relax.Expr]:
@@ -146,17 +148,16 @@ def _returned(main: relax.Function) -> list[relax.Expr]:
 
 
 def _bind_outputs(
-    main: relax.Function,
-    tensors: dict[relax.Var, Tensor],
-    constants: dict[tuple[str, bytes], Tensor],
+    inputs: tuple[Tensor, ...],
+    returned: list[Tensor],
+    constants: tuple[Tensor, ...],
     steps: list[Step],
 ) -> Program:
     """Let the step that computes an output write it where the caller wants it."""
     renamed: dict[str, Tensor] = {}
     outputs = []
-    for index, var in enumerate(_returned(main)):
-        source = tensors[var]
-        output = _tensor(f"output{index}", var.ty, "output")
+    for index, source in enumerate(returned):
+        output = Tensor(f"output{index}", source.shape, source.dtype, "output")
         outputs.append(output)
         if source.kind == "temporary" and source.name not in renamed:
             renamed[source.name] = output
@@ -165,8 +166,7 @@ def _bind_outputs(
     bound = [
         replace(step, args=tuple(renamed.get(arg.name, arg) for arg in step.args)) for step in steps
     ]
-    inputs = tuple(tensors[param] for param in main.params)
-    return Program(inputs, tuple(outputs), tuple(constants.values()), tuple(bound))
+    return Program(inputs, tuple(outputs), constants, tuple(bound))
 
 
 def _tensor(name: str, ty: relax.TensorType, kind: str) -> Tensor:

@@ -17,8 +17,8 @@ from mcuforge.formats.tflite.oracle import answers
 if TYPE_CHECKING:
     import tvm
 
-# A hundred times the flash of any microcontroller here.
-_MAX_BYTES = 256 << 20
+# Thirty times the flash of the microcontrollers here.
+_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)

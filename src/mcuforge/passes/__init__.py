@@ -4,7 +4,7 @@ import tvm
 import tvm_ffi
 from tvm import relax, te, tirx
 
-from mcuforge.errors import ModelError
+from mcuforge.errors import ModelError, located
 from mcuforge.passes.dead_channels import RemoveDeadChannels
 from mcuforge.passes.fold_zero_points import FoldZeroPoints
 from mcuforge.passes.fuse_pad import FusePad
@@ -19,6 +19,7 @@ MAX_OPT_LEVEL = 4
 tvm_ffi.register_error("ModelError", ModelError)
 
 
+@located("")
 def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
     """Lower an imported model to a sequence of TIR kernel calls.
 
@@ -31,6 +32,9 @@ def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
 
     Returns:
         A module whose ``main`` consists of ``call_tir`` and views.
+
+    Raises:
+        ModelError: an operator cannot be compiled; names it where that is known.
     """
     passes = [
         RestoreIntegers(),

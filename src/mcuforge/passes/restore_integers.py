@@ -32,10 +32,9 @@ def _refuse_leftovers(mod: tvm.IRModule) -> None:
         if getattr(getattr(value, "op", None), "name", "") == "relax.quantize":
             source = values.get(value.args[0])
             name = getattr(getattr(source, "op", None), "name", "an operator")
-            dtype = str(value.attrs.out_dtype)
+            name, dtype = name.removeprefix("relax."), str(value.attrs.out_dtype)
             raise ModelError(
-                f"{name.removeprefix('relax.')} with {dtype} result (tensor '{var.name}') has no "
-                "exact integer form here",
+                f"{name} with {dtype} result (tensor '{var.name}') has no exact integer form here",
                 "use int8 or uint8 activations and TFLite's own quantization of this operator",
             )
 

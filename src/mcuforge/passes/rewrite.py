@@ -1,6 +1,7 @@
 """Rewriting ``main``, the one straight-line dataflow function every model is."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import tvm
 from tvm import relax
@@ -11,6 +12,16 @@ Lookup = Callable[[relax.Expr], relax.Expr]
 def bindings(mod: tvm.IRModule) -> list[relax.VarBinding]:
     """The bindings of ``main`` in order."""
     return [binding for block in mod["main"].body.blocks for binding in block.bindings]
+
+
+@contextlib.contextmanager
+def closed_on_error(builder: relax.BlockBuilder) -> Iterator[None]:
+    """Close the block that TVM leaves open after an error, about which it would warn on stderr."""
+    try:
+        yield
+    except Exception:
+        builder._end_block()
+        raise
 
 
 def rewrite_main(
@@ -53,7 +64,7 @@ def rewrite_main(
 
     params = [relax.Var(param.name, param.ty) for param in old.params]
     renamed.update(zip(old.params, params, strict=True))
-    with builder.function("main", params):
+    with closed_on_error(builder), builder.function("main", params):
         with builder.dataflow():
             for binding in bindings(mod):
                 value = rewrite(builder, substitute(binding.value), lookup)

@@ -1,29 +1,63 @@
-"""What is inside a .tflite file, read defensively: a broken file gives a ModelError, no crash."""
+"""What is inside a .tflite file, read defensively: a broken file gives a ModelError, no crash.
+
+A file can also be well formed and ask for more than any microcontroller has: a few hundred bytes
+can declare tensors of gigabytes. Such a file is refused here, before anything is made of that size.
+"""
 
 import dataclasses
 import hashlib
 import math
 import struct
+from collections.abc import Callable
+from typing import Any
 
-import tflite
+from ai_edge_litert import schema_py_generated as schema
 
 from mcuforge.errors import ModelError
 from mcuforge.formats.description import Description, Operator, Tensor
 
+# numpy's name and the bits of an element; LiteRT's other types have no size of their own.
 _DTYPES = {
-    tflite.TensorType.FLOAT32: ("float32", 4),
-    tflite.TensorType.FLOAT16: ("float16", 2),
-    tflite.TensorType.INT32: ("int32", 4),
-    tflite.TensorType.UINT8: ("uint8", 1),
-    tflite.TensorType.INT64: ("int64", 8),
-    tflite.TensorType.BOOL: ("bool", 1),
-    tflite.TensorType.INT16: ("int16", 2),
-    tflite.TensorType.INT8: ("int8", 1),
+    schema.TensorType.FLOAT64: ("float64", 64),
+    schema.TensorType.FLOAT32: ("float32", 32),
+    schema.TensorType.FLOAT16: ("float16", 16),
+    schema.TensorType.BFLOAT16: ("bfloat16", 16),
+    schema.TensorType.COMPLEX128: ("complex128", 128),
+    schema.TensorType.COMPLEX64: ("complex64", 64),
+    schema.TensorType.INT64: ("int64", 64),
+    schema.TensorType.UINT64: ("uint64", 64),
+    schema.TensorType.INT32: ("int32", 32),
+    schema.TensorType.UINT32: ("uint32", 32),
+    schema.TensorType.INT16: ("int16", 16),
+    schema.TensorType.UINT16: ("uint16", 16),
+    schema.TensorType.INT8: ("int8", 8),
+    schema.TensorType.UINT8: ("uint8", 8),
+    schema.TensorType.FLOAT8_E4M3FN: ("float8_e4m3fn", 8),
+    schema.TensorType.FLOAT8_E5M2: ("float8_e5m2", 8),
+    schema.TensorType.INT4: ("int4", 4),
+    schema.TensorType.UINT4: ("uint4", 4),
+    schema.TensorType.INT2: ("int2", 2),
+    schema.TensorType.BOOL: ("bool", 8),
+    schema.TensorType.STRING: ("string", 0),
+    schema.TensorType.RESOURCE: ("resource", 0),
+    schema.TensorType.VARIANT: ("variant", 0),
 }
+_QUANTIZED = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 _OPERATORS = {
-    code: name for name, code in vars(tflite.BuiltinOperator).items() if isinstance(code, int)
+    code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
 }
-_MAX_ELEMENTS = 1 << 28  # of one tensor; far beyond any microcontroller
+
+# Limits of what is compiled, each far beyond what a microcontroller can hold or compute.
+MAX_ELEMENTS = 1 << 24
+"""Elements of one tensor: 16 Mi, the external memory of the largest boards."""
+MAX_RANK = 8
+"""Dimensions of one tensor, as many as LiteRT's kernels know."""
+MAX_OPERATORS = 4096
+"""Operators of one model; the deepest networks in use have a few hundred."""
+MAX_ACTIVATION_BYTES = 1 << 28
+"""Bytes of all tensors that are no constants, together."""
+MAX_MACS = 10**11
+"""Multiply-accumulates of one inference, minutes on the fastest core."""
 
 
 def describe(model: bytes, name: str, task: str = "") -> Description:
@@ -34,8 +68,12 @@ def describe(model: bytes, name: str, task: str = "") -> Description:
         name: for messages and the description.
         task: from the registry.
 
+    Returns:
+        The facts of its first subgraph, which is what an interpreter runs.
+
     Raises:
-        ModelError: the file is empty, truncated, inconsistent, or not a TFLite model.
+        ModelError: the file is empty, truncated, inconsistent, not a TFLite model, larger than the
+            limits above, or it has several signatures that do not run the same subgraph.
     """
     if not model:
         raise ModelError(f"model '{name}' is empty")
@@ -44,7 +82,7 @@ def describe(model: bytes, name: str, task: str = "") -> Description:
     try:
         return _Reader(model).description(name, task)
     except ModelError as error:
-        raise ModelError(f"model '{name}' is damaged: {error}") from error
+        raise ModelError(f"model '{name}': {error.message}", error.hint) from error
     except (
         struct.error,
         ValueError,
@@ -64,131 +102,183 @@ class _Reader:
 
     def __init__(self, model: bytes) -> None:
         self.bytes = model
-        self.model = tflite.Model.GetRootAsModel(model, 0)
-        if self.model.SubgraphsLength() != 1:
-            raise ModelError(f"{self.model.SubgraphsLength()} subgraphs, expected one")
+        # Every element of a list takes four bytes. Lists may lie over one another, so a small file
+        # could have endless ones.
+        self.elements_left = len(model)
+        self.model = schema.Model.GetRootAs(model, 0)
+        if not self.model.SubgraphsLength():
+            raise ModelError("it has no subgraph")
+        self._refuse_several_signatures()
         self.graph = self.model.Subgraphs(0)
-        self.buffers = [
-            self._buffer(self.model.Buffers(i)) for i in self._each(self.model.BuffersLength())
-        ]
-        self.codes = [
-            self._code(self.model.OperatorCodes(i))
-            for i in self._each(self.model.OperatorCodesLength())
-        ]
-        self.tensors = [
-            self._tensor(self.graph.Tensors(i)) for i in self._each(self.graph.TensorsLength())
-        ]
+        self.buffers = self._list(self.model, "Buffers", self._buffer)
+        self.codes = self._list(self.model, "OperatorCodes", _code)
+        self.tensors = self._list(self.graph, "Tensors", self._tensor)
 
-    def _each(self, length: int) -> range:
-        if length > len(self.bytes):
-            raise ModelError(f"a list of {length} elements in a file of {len(self.bytes)} bytes")
-        return range(length)
+    def _list(self, table: Any, field: str, read: Callable[[Any], Any]) -> list:
+        """What `read` makes of each element of a vector of a flatbuffer's table."""
+        length = getattr(table, f"{field}Length")()
+        self.elements_left -= length
+        if self.elements_left < 0:
+            raise ModelError("it is damaged: its lists have more elements than the file has bytes")
+        element = getattr(table, field)
+        return [read(element(i)) for i in range(length)]
 
-    def _buffer(self, buffer: tflite.Buffer) -> int:
+    def _refuse_several_signatures(self) -> None:
+        signatures = self._list(
+            self.model, "SignatureDefs", lambda s: (s.SubgraphIndex(), _text(s.SignatureKey()))
+        )
+        if len({subgraph for subgraph, _ in signatures}) > 1:
+            names = ", ".join(f"'{key}'" for _, key in signatures)
+            raise ModelError(
+                f"its signatures {names} are {len(signatures)} models in one file",
+                "export the one to compile by itself",
+            )
+
+    def _buffer(self, buffer: schema.Buffer) -> int:
+        """Bytes of a buffer, which may lie behind the flatbuffer, as LiteRT finds it."""
+        if buffer.Offset() > 1:  # 1 is a placeholder of the converter
+            if buffer.Offset() + buffer.Size() > len(self.bytes):
+                raise ModelError("it is damaged or truncated: a constant ends behind the file")
+            return buffer.Size()
         return len(buffer.DataAsNumpy()) if buffer.DataLength() else 0
 
-    def _code(self, code: tflite.OperatorCode) -> str:
-        builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        if builtin == tflite.BuiltinOperator.CUSTOM:
-            return f"CUSTOM:{(code.CustomCode() or b'').decode(errors='replace')}"
-        return _OPERATORS.get(builtin, f"BUILTIN:{builtin}")
-
-    def _tensor(self, tensor: tflite.Tensor) -> Tensor:
-        name = (tensor.Name() or b"").decode(errors="replace")
-        shape = tuple(int(tensor.Shape(i)) for i in self._each(tensor.ShapeLength()))
-        if any(extent < 0 for extent in shape) or math.prod(shape) > _MAX_ELEMENTS:
+    def _tensor(self, tensor: schema.Tensor) -> Tensor:
+        name = _text(tensor.Name())
+        shape = tuple(self._list(tensor, "Shape", int))
+        dtype, bits = _DTYPES.get(tensor.Type(), (f"type {tensor.Type()}", 0))
+        elements = math.prod(shape)
+        if any(extent < 0 for extent in shape):
             raise ModelError(f"tensor '{name}' has the impossible shape {list(shape)}")
-        dtype, width = _DTYPES.get(tensor.Type(), (f"type {tensor.Type()}", 0))
+        if len(shape) > MAX_RANK or elements > MAX_ELEMENTS:
+            raise ModelError(
+                f"tensor '{name}' has the shape {list(shape)}",
+                f"at most {MAX_RANK} dimensions and {MAX_ELEMENTS:,} elements are compiled",
+            )
+        size = -(-elements * bits // 8)
         stored = self.buffers[tensor.Buffer()]
-        if stored and width and stored != math.prod(shape) * width:
+        if stored and bits and not tensor.Sparsity() and stored != size:
             raise ModelError(f"tensor '{name}' has {stored} bytes, not those of its shape")
         scale = zero_point = None
         quantization = tensor.Quantization()
         if quantization is not None and quantization.ScaleLength():
-            scales, zero_points = quantization.ScaleAsNumpy(), quantization.ZeroPointAsNumpy()
+            scales = quantization.ScaleAsNumpy()
+            if not all(map(math.isfinite, scales)):
+                raise ModelError(f"tensor '{name}' has a scale that is not finite")
             if len(scales) == 1:
                 scale = float(scales[0])
-                zero_point = int(zero_points[0]) if quantization.ZeroPointLength() else 0
-        return Tensor(name, shape, dtype, scale, zero_point, math.prod(shape) * width)
+                zero_point = quantization.ZeroPoint(0) if quantization.ZeroPointLength() else 0
+        return Tensor(name, shape, dtype, scale, zero_point, size)
 
     def _index(self, index: int) -> int:
         if not 0 <= index < len(self.tensors):
-            raise ModelError(f"tensor {index} of {len(self.tensors)} does not exist")
+            raise ModelError(f"it is damaged: tensor {index} of {len(self.tensors)} does not exist")
         return index
 
     def description(self, name: str, task: str) -> Description:
-        graph = self.graph
-        operators = [self._operator(i) for i in self._each(graph.OperatorsLength())]
-        inputs = [self._index(graph.Inputs(i)) for i in self._each(graph.InputsLength())]
-        outputs = [self._index(graph.Outputs(i)) for i in self._each(graph.OutputsLength())]
-        if not (inputs and outputs and operators):
-            raise ModelError("it has no inputs, no outputs or no operators")
+        inputs, outputs = (self._list(self.graph, f, self._index) for f in ("Inputs", "Outputs"))
+        if not (inputs and outputs):
+            raise ModelError("it has no inputs or no outputs")
         for index in (*inputs, *outputs):
             if not self.tensors[index].bytes:
                 raise ModelError(f"tensor '{self.tensors[index].name}' has no static size")
+        if self.graph.OperatorsLength() > MAX_OPERATORS:
+            raise ModelError(
+                f"it has {self.graph.OperatorsLength()} operators", f"at most {MAX_OPERATORS:,}"
+            )
+        nodes = self._list(self.graph, "Operators", self._node)
+        operators = tuple(self._operator(index, node) for index, node in enumerate(nodes))
+        macs = sum(operator.macs for operator in operators)
+        self._limit(macs)
+        ranges = self._ranges(nodes)
         return Description(
             name=name,
             task=task,
             sha256=hashlib.sha256(self.bytes).hexdigest(),
             bytes=len(self.bytes),
-            inputs=tuple(
-                dataclasses.replace(self.tensors[i], range=self._range(i)) for i in inputs
-            ),
+            inputs=tuple(dataclasses.replace(self.tensors[i], range=ranges.get(i)) for i in inputs),
             outputs=tuple(self.tensors[i] for i in outputs),
-            operators=tuple(operators),
-            macs=sum(operator.macs for operator in operators),
+            operators=operators,
+            macs=macs,
             weights_bytes=self._weights_bytes(),
         )
+
+    def _node(self, node: schema.Operator) -> tuple[str, list[int], list[int]]:
+        """Name of an operator, and the indices of its inputs (-1: left out) and outputs."""
+        if not 0 <= node.OpcodeIndex() < len(self.codes):
+            raise ModelError(f"it is damaged: operator code {node.OpcodeIndex()} does not exist")
+        inputs = self._list(node, "Inputs", lambda i: i if i == -1 else self._index(i))
+        return self.codes[node.OpcodeIndex()], inputs, self._list(node, "Outputs", self._index)
+
+    def _operator(self, index: int, node: tuple[str, list[int], list[int]]) -> Operator:
+        op, *indices = node
+        inputs, outputs = ([None if i < 0 else self.tensors[i] for i in part] for part in indices)
+        output = outputs[0].name if outputs else ""
+        try:
+            return Operator(index, op, output, _macs(op, inputs, outputs))
+        except ModelError as error:
+            raise ModelError(
+                f"operator {op} (operator {index}, output tensor '{output}') {error}"
+            ) from error
+
+    def _limit(self, macs: int) -> None:
+        """Refuse what no microcontroller can hold or compute, tensor for tensor unsuspicious."""
+        tensors = map(self.graph.Tensors, range(len(self.tensors)))
+        activations = sum(
+            described.bytes
+            for described, tensor in zip(self.tensors, tensors, strict=True)
+            if not self.buffers[tensor.Buffer()]
+        )
+        if activations > MAX_ACTIVATION_BYTES:
+            raise ModelError(
+                f"its activations take {activations:,} bytes", f"at most {MAX_ACTIVATION_BYTES:,}"
+            )
+        if macs > MAX_MACS:
+            raise ModelError(f"it takes {macs:,} multiply-accumulates", f"at most {MAX_MACS:,}")
 
     def _weights_bytes(self) -> int:
         tensors = map(self.graph.Tensors, range(len(self.tensors)))
         return sum(self.buffers[buffer] for buffer in {tensor.Buffer() for tensor in tensors})
 
-    def _operator(self, index: int) -> Operator:
-        node = self.graph.Operators(index)
-        if not 0 <= node.OpcodeIndex() < len(self.codes):
-            raise ModelError(f"operator {index} has no operator code")
-        op = self.codes[node.OpcodeIndex()]
-        inputs = [
-            None if node.Inputs(i) == -1 else self.tensors[self._index(node.Inputs(i))]
-            for i in self._each(node.InputsLength())
-        ]
-        outputs = [
-            self.tensors[self._index(node.Outputs(i))] for i in self._each(node.OutputsLength())
-        ]
-        if not outputs:
-            raise ModelError(f"operator {index}, {op}, has no output")
-        return Operator(index, op, outputs[0].name, _macs(op, inputs, outputs[0]))
-
-    def _range(self, index: int) -> tuple[float, float] | None:
-        """Real values the QUANTIZE behind float tensor `index` can represent."""
-        for i in range(self.graph.OperatorsLength()):
-            node = self.graph.Operators(i)
-            if self.codes[node.OpcodeIndex()] == "QUANTIZE" and node.Inputs(0) == index:
-                quantized = self.tensors[node.Outputs(0)]
-                if self.tensors[index].dtype != "float32" or quantized.scale is None:
-                    return None
-                low, high = {"int8": (-128, 127), "uint8": (0, 255)}.get(
-                    quantized.dtype, (-32768, 32767)
-                )
-                offset = quantized.zero_point
-                return (low - offset) * quantized.scale, (high - offset) * quantized.scale
-        return None
+    def _ranges(self, nodes: list[tuple[str, list[int], list[int]]]) -> dict[int, Any]:
+        """Real values the QUANTIZE behind a float tensor can represent, by the tensor's index."""
+        ranges: dict[int, tuple[float, float]] = {}
+        for op, inputs, outputs in nodes:
+            if op != "QUANTIZE" or not (inputs and outputs):
+                continue
+            source, quantized = self.tensors[inputs[0]], self.tensors[outputs[0]]
+            limits = _QUANTIZED.get(quantized.dtype)
+            if source.dtype == "float32" and quantized.scale is not None and limits:
+                low, high = ((q - quantized.zero_point) * quantized.scale for q in limits)
+                ranges.setdefault(inputs[0], (low, high))
+        return ranges
 
 
-def _macs(op: str, inputs: list[Tensor | None], output: Tensor) -> int:
+def _text(text: bytes | None) -> str:
+    return (text or b"").decode(errors="replace")
+
+
+def _code(code: schema.OperatorCode) -> str:
+    """An operator's name; like LiteRT, by the larger of the two fields that may hold its code."""
+    builtin = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return f"CUSTOM:{_text(code.CustomCode())}"
+    return _OPERATORS.get(builtin, f"BUILTIN:{builtin}")
+
+
+def _macs(op: str, inputs: list[Tensor | None], outputs: list[Tensor]) -> int:
     """Multiply-accumulates of one operator; weights are TFLite's OHWI, 1HWO or [units, in]."""
     if op not in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"):
         return 0
-    if len(inputs) < 2 or inputs[0] is None or inputs[1] is None:
-        raise ModelError(f"{op} lacks an input")
-    weights = inputs[1].shape
+    needed = 3 if op == "TRANSPOSE_CONV" else 2
+    if len(inputs) < needed or None in inputs[:needed] or not outputs:
+        raise ModelError("lacks an input or its output")
+    weights, output = inputs[1].shape, outputs[0].shape
     if len(weights) != (2 if op == "FULLY_CONNECTED" else 4):
-        raise ModelError(f"{op} has weights of shape {list(weights)}")
+        raise ModelError(f"has weights of shape {list(weights)}")
     if op == "FULLY_CONNECTED":
-        return math.prod(output.shape) * weights[1]
+        return math.prod(output) * weights[1]
     if op == "DEPTHWISE_CONV_2D":
-        return math.prod(output.shape) * weights[1] * weights[2]
+        return math.prod(output) * weights[1] * weights[2]
     if op == "TRANSPOSE_CONV":  # every input element meets the whole kernel
-        return math.prod(inputs[2].shape) * math.prod(weights) // weights[3]
-    return math.prod(output.shape) * math.prod(weights[1:])
+        return math.prod(inputs[2].shape) * math.prod(weights[:3])
+    return math.prod(output) * math.prod(weights[1:])

@@ -8,7 +8,7 @@ from tvm import relax
 from tvm.relax.frontend.tflite import from_tflite as tvm_from_tflite
 from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter, get_tensor_name
 
-from mcuforge.errors import ModelError
+from mcuforge.errors import ModelError, located
 from mcuforge.exact import arithmetic
 from mcuforge.operators.hybrid_conv2d import hybrid_conv2d
 from mcuforge.operators.layout import resize_nearest
@@ -81,11 +81,20 @@ def from_tflite(data: bytes) -> tvm.IRModule:
     Raises:
         ModelError: an operator is not supported; names it, its index and its output tensor.
     """
-    try:
-        model = tflite.Model.GetRootAsModel(_with_unique_names(data), 0)
-        return tvm_from_tflite(model, op_converter=_Converter)
-    except (tvm.error.OpNotImplemented, tvm.error.OpError) as error:
-        raise ModelError(str(error).strip().splitlines()[0]) from error
+    builders: list[relax.BlockBuilder] = []
+
+    def converter(model, subgraph, exp_tab, bb) -> _Converter:
+        builders.append(bb)
+        return _Converter(model, subgraph, exp_tab, bb)
+
+    with located(""):
+        try:
+            model = tflite.Model.GetRootAsModel(_with_unique_names(data), 0)
+            return tvm_from_tflite(model, op_converter=converter)
+        except Exception:
+            for builder in builders:
+                builder._end_block()  # TVM leaves it open, and then warns about that on stderr
+            raise
 
 
 def _with_unique_names(data: bytes) -> bytes:
@@ -119,22 +128,17 @@ class _Converter(OperatorConverter):
     def _locate_errors(self, name: str, convert):
         def convert_or_name(op):
             self._index += 1
-            try:
-                return convert(op=op)
-            except ModelError:
-                raise
-            except Exception as error:
-                reason = str(error).strip().splitlines()
-                raise ModelError(
-                    f"operator {name} {self._where(self._index)} cannot be imported"
-                    + (f": {reason[-1]}" if reason else "")
-                ) from error
+            where = f"operator {name} {self._where(self._index)}"
+            with located(where):
+                return self.bb.normalize(convert(op=op))  # infers the types
 
         return convert_or_name
 
     def _where(self, index: int) -> str:
-        output = self.subgraph.Operators(index).Outputs(0)
-        name = self.subgraph.Tensors(output).Name() or b""
+        operator = self.subgraph.Operators(index)
+        if not operator.OutputsLength():
+            return f"(operator {index}, no output)"
+        name = self.subgraph.Tensors(operator.Outputs(0)).Name() or b""
         return f"(operator {index}, output tensor '{name.decode(errors='replace')}')"
 
     def check_unsupported_ops(self) -> None:

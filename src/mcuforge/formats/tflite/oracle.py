@@ -4,16 +4,20 @@ A model can be broken in ways that crash the interpreter; only the helper proces
 """
 
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import tflite
 
 from mcuforge.errors import ModelError
 
 _TIMEOUT_S = 600
+# Place of the field in the vtable of QuantizationParameters, as the schema's compiler numbers it.
+_QUANTIZED_DIMENSION = 16
 
 
 def answers(model: Path, inputs: np.ndarray) -> np.ndarray:
@@ -55,6 +59,7 @@ def answers(model: Path, inputs: np.ndarray) -> np.ndarray:
 
 def evaluate(model: bytes, inputs: np.ndarray) -> np.ndarray:
     """As `answers`, in this process: fast, for models known to be sound."""
+    model = _with_dimensions_in_range(model)
     from ai_edge_litert.interpreter import Interpreter, OpResolverType  # only needed here
 
     interpreter = Interpreter(
@@ -75,6 +80,25 @@ def evaluate(model: bytes, inputs: np.ndarray) -> np.ndarray:
         outputs = [np.ascontiguousarray(interpreter.get_tensor(d["index"])) for d in given]
         rows.append(np.concatenate([output.reshape(-1).view(np.uint8) for output in outputs]))
     return np.stack(rows)
+
+
+def _with_dimensions_in_range(model: bytes) -> bytes:
+    """The model with quantized dimensions that LiteRT accepts.
+
+    Where a tensor has one scale, or one dimension, nothing depends on ``quantized_dimension``, and
+    older converters wrote the dimension of the weights into 1-D biases. LiteRT refuses such a file
+    (``ParseQuantization`` in tflite/core/interpreter_builder.cc), TFLM runs it. It becomes 0 there.
+    """
+    patched = bytearray(model)
+    graph = tflite.Model.GetRootAsModel(model, 0).Subgraphs(0)
+    for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+        quantization, rank = tensor.Quantization(), tensor.ShapeLength()
+        if quantization is None or quantization.QuantizedDimension() in range(rank):
+            continue
+        at = quantization._tab.Offset(_QUANTIZED_DIMENSION)
+        if at and (rank <= 1 or quantization.ScaleLength() == 1):
+            struct.pack_into("<i", patched, quantization._tab.Pos + at, 0)
+    return bytes(patched)
 
 
 if __name__ == "__main__":
