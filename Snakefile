@@ -19,7 +19,7 @@ include: "workflow/rules/performance.smk"
 rule all:
     default_target: True
     input:
-        "results/summary.csv",
+        Artifact.SUMMARY,
         tables(),
         figures(),
         profiles(),

@@ -50,7 +50,7 @@ def _describe(arguments: argparse.Namespace) -> None:
     from mcuforge import formats
 
     model: Path = arguments.file
-    facts = formats.of(model).describe(formats.read(model), model.stem, "")
+    facts = formats.of(model).describe(formats.read(model), model.stem)
     for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
         for tensor in tensors:
             quantization = ""

@@ -51,7 +51,7 @@ def compile_model(
     if not 0 <= opt_level <= passes.MAX_OPT_LEVEL:
         raise ConfigError(f"opt_level {opt_level} is not in 0..{passes.MAX_OPT_LEVEL}")
     source, content = formats.of(model), formats.read(model)
-    description = source.describe(content, name, "")
+    description = source.describe(content, name)
     module = passes.optimize(source.to_relax(content), target, opt_level)
     generated = codegen.generate(
         module, description, target, opt_level != _UNSHARED_LEVEL, io_in_workspace

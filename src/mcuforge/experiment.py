@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mcuforge import boards, schema
+from mcuforge import artifacts, boards, schema
+from mcuforge.artifacts import Artifact
 from mcuforge.errors import ConfigError, ModelError
 from mcuforge.firmware import toolchains
 from mcuforge.models import datasets, registry
@@ -154,7 +155,7 @@ class Experiment:
                 f"{model} has no data set, its accuracy cannot be measured",
                 "name one with its key dataset in the model registry",
             )
-        return f"results/datasets/{data_set.name}.zip"
+        return Artifact.DATA_SET.format(dataset=data_set.name)
 
     def data_set_content(self, name: str) -> str:
         """What decides the bytes of a data set: its sha256, or that of what is found here."""
@@ -206,62 +207,35 @@ class Experiment:
         facts = dataclasses.asdict(self.inventory.board(board))
         return {key: facts[key] for key in _RUN_FACTS}
 
-    def constraints(self) -> dict[str, str]:
-        """Regular expressions for the wildcards: whatever is registered, nothing else."""
+    @cached_property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """What each wildcard of a path may be: whatever is registered, nothing else."""
         return {
-            "model": _either(self.models),
-            "board": _either(self.inventory.types),
-            "target": _either(self.targets),
-            "toolchain": _either(TOOLCHAINS),
-            "opt_level": _either(map(str, OPT_LEVELS)),
-            "mode": _either(MODES),
-            "dataset": _either(self.datasets),
-        }
-
-    def impossible(self) -> str:
-        """Regular expression for paths below ``results`` that look like a cell's, and are none."""
-        at = {name: f"({pattern})" for name, pattern in self.constraints().items()}
-        built = "{model}/{board}/{toolchain}/O{opt_level}".format(**at)
-        valid = [
-            rf"bench/{built}/{at['mode']}\.json",
-            rf"firmware/{built}/(firmware\.elf|size\.json|profile\.elf|profile\.json)",
-            rf"mlf/{at['model']}/{at['target']}/O{at['opt_level']}\.tar",
-            rf"profile/{built}\.(csv|svg)",
-            rf"models/{at['model']}(\.tflite|\.json|\.vectors\.npz)",
-            rf"datasets/{at['dataset']}\.zip",
-        ]
-        return rf"(?!({'|'.join(valid)})$)(bench|firmware|mlf|models|datasets|profile)/.+"
-
-    def explain(self, path: str) -> ConfigError:
-        """What is wrong with an impossible path below ``results``, and what would be right."""
-        known = {
-            "model": self.models,
-            "board": self.inventory.types,
+            "model": tuple(self.models),
+            "board": tuple(self.inventory.types),
             "target": self.targets,
             "toolchain": TOOLCHAINS,
-            "level": [f"O{level}" for level in OPT_LEVELS],
+            "opt_level": tuple(map(str, OPT_LEVELS)),
             "mode": MODES,
-            "dataset": self.datasets,
+            "dataset": tuple(self.datasets),
         }
-        shapes = {
-            "bench": "model/board/toolchain/level/mode.json",
-            "firmware": "model/board/toolchain/level/firmware.elf",
-            "mlf": "model/target/level.tar",
-            "models": "model.tflite",
-            "profile": "model/board/toolchain/level.csv",
-            "datasets": "dataset.zip",
-        }
-        area, *parts = Path(path).parts
-        parts[-1:] = parts[-1].split(".", 1)
-        kinds = re.split("[/.]", shapes[area])
-        if len(parts) == len(kinds):
-            for kind, name in zip(kinds, parts, strict=True):
-                if kind in known and name not in known[kind]:
-                    valid = f"valid {kind}s: {', '.join(known[kind])}"
+
+    def constraints(self) -> dict[str, str]:
+        """Regular expressions for the wildcards of paths, and for paths that cannot be."""
+        constraints = {wildcard: _either(names) for wildcard, names in self.names.items()}
+        return constraints | {"impossible": artifacts.impossible(constraints)}
+
+    def explain(self, path: str) -> ConfigError:
+        """What is wrong with an impossible path, and what would be right."""
+        for _, wildcards in artifacts.read(path):
+            for kind, name in wildcards.items():
+                if name not in self.names[kind]:
+                    valid = f"valid {kind}s: {', '.join(self.names[kind])}"
                     if (kind, name) == ("mode", "energy"):
                         valid += "; " + NO_ENERGY
-                    return ConfigError(f"results/{path}: unknown {kind} '{name}'", valid)
-        return ConfigError(f"results/{path} is nothing mcuforge makes", f"as in {shapes[area]}")
+                    return ConfigError(f"{path}: unknown {kind} '{name}'", valid)
+        similar = next(artifact for artifact in Artifact if path.startswith(f"{artifact.area}/"))
+        return ConfigError(f"{path} is nothing mcuforge makes", f"as in {similar}")
 
 
 def _known(kind: str, name: str, valid: Iterable[str], where: str) -> str:
@@ -277,7 +251,8 @@ def _either(names: Iterable[str]) -> str:
 def _how_to_get(entry: DataSetEntry) -> str:
     mine = f"put it into {entry.name} of the directory {datasets.DIRECTORIES} names"
     if any(source.kind == "url" for source in entry.sources):
-        return f"`snakemake --cores 1 results/datasets/{entry.name}.zip` gets it, or {mine}"
+        path = Artifact.DATA_SET.format(dataset=entry.name)
+        return f"`snakemake --cores 1 {path}` gets it, or {mine}"
     return mine
 
 

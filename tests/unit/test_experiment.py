@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mcuforge import provenance
+from mcuforge import artifacts, provenance
+from mcuforge.artifacts import Artifact
 from mcuforge.errors import ConfigError
 from mcuforge.experiment import Experiment
 from mcuforge.firmware import toolchains
@@ -62,7 +63,7 @@ def test_a_wrong_configuration_gives_one_line_to_act_on(changes: dict, words: li
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("bench/kws/mps2_an500/gcc/O9/performance.json", ["level 'O9'", "O0, O1, O2, O3, O4"]),
+        ("bench/kws/mps2_an500/gcc/O9/performance.json", ["opt_level '9'", "0, 1, 2, 3, 4"]),
         ("bench/nope/mps2_an500/gcc/O1/performance.json", ["model 'nope'", "silabs_kws"]),
         ("bench/kws/nope/gcc/O1/performance.json", ["board 'nope'", "mps2_an500"]),
         ("bench/kws/mps2_an500/icc/O1/performance.json", ["toolchain 'icc'", "gcc, clang"]),
@@ -70,33 +71,49 @@ def test_a_wrong_configuration_gives_one_line_to_act_on(changes: dict, words: li
         ("profile/kws/mps2_an500/icc/O1.csv", ["toolchain 'icc'", "gcc, clang"]),
         ("datasets/kws02.zip", ["dataset 'kws02'", "kws01"]),
         ("mlf/kws/z80-c/O1.tar", ["target 'z80-c'", "cortex-m7-c"]),
-        ("models/nope.json", ["model 'nope'"]),
+        ("models/nope.vectors.npz", ["model 'nope'"]),
+        ("models/kws.json", ["nothing mcuforge makes", "results/models/{model}.tflite"]),
+        ("figures/nope.levels.svg", ["model 'nope'"]),
         ("bench/kws", ["nothing mcuforge makes"]),
     ],
 )
 def test_impossible_artifacts_are_recognized_and_explained(path: str, words: list[str]) -> None:
     known = experiment()
-    assert re.fullmatch(known.impossible(), path)
-    message = str(known.explain(path))
+    assert re.fullmatch(known.constraints()["impossible"], f"results/{path}")
+    message = str(known.explain(f"results/{path}"))
+    assert message.startswith(f"results/{path}")
     assert all(word in message for word in words)
 
 
 def test_artifacts_of_the_grid_are_possible() -> None:
     known = experiment()
-    impossible = re.compile(known.impossible())
+    impossible = re.compile(known.constraints()["impossible"])
     for cell in known.cells:
-        target = known.target(cell.board, cell.toolchain)
-        for path in (
-            f"bench/{cell}/performance.json",
-            f"firmware/{cell}/firmware.elf",
-            f"firmware/{cell}/profile.elf",
-            f"profile/{cell}.csv",
-            f"mlf/{cell.model}/{target}/O{cell.opt_level}.tar",
-            f"models/{cell.model}.vectors.npz",
-            "datasets/kws01.zip",
-            "summary.csv",
-        ):
+        names = vars(cell) | {"target": known.target(cell.board, cell.toolchain)}
+        names |= {"mode": "performance", "dataset": "kws01"}
+        for artifact in Artifact:
+            path = artifact.format(**names)
             assert not impossible.fullmatch(path)
+            ((found, wildcards),) = artifacts.read(path)
+            assert found == artifact
+            assert artifact.format(**wildcards) == path
+
+
+def test_every_artifact_has_a_log_of_its_own() -> None:
+    """But for the two files each that one step makes at once."""
+    assert Artifact.ARCHIVE.log == "results/logs/mlf/{model}/{target}/O{opt_level}.log"
+    together = {Artifact.PROFILE_SIZE, Artifact.PROFILE_FIGURE}
+    logs = [artifact.log for artifact in Artifact if artifact not in together]
+    assert len(logs) == len(set(logs))
+
+
+def test_the_table_of_artifacts_is_the_only_place_with_their_paths() -> None:
+    areas = {artifact.area for artifact in Artifact if "{" in artifact}
+    sources = [*(ROOT / "workflow").rglob("*.smk"), *(ROOT / "scripts").glob("*.py")]
+    sources += [ROOT / "Snakefile", *(ROOT / "src").rglob("*.py")]
+    for source in sources:
+        if source.name != "artifacts.py":
+            assert not [area for area in areas if f"{area}/" in source.read_text()], source
 
 
 def test_accuracy_is_measured_where_the_data_set_is_there(tmp_path: Path, monkeypatch) -> None:

@@ -36,7 +36,7 @@ def test_unknown_names_in_the_configuration(fresh: Project, config: str, words: 
     [
         ("nope/mps2_an500/gcc/O1", ["unknown model 'nope'", "valid models:", "tiny"]),
         ("tiny/nope/gcc/O1", ["unknown board 'nope'", "valid boards:", "mps2_an500"]),
-        ("tiny/mps2_an500/gcc/O9", ["unknown level 'O9'", "O0, O1, O2, O3, O4"]),
+        ("tiny/mps2_an500/gcc/O9", ["unknown opt_level '9'", "0, 1, 2, 3, 4"]),
         ("tiny/mps2_an500/icc/O1", ["unknown toolchain 'icc'", "gcc, clang, tvm-llvm"]),
     ],
 )
@@ -48,8 +48,8 @@ def test_an_impossible_cell(fresh: Project, cell: str, words: list[str]) -> None
 
 def describe(project: Project, content: bytes, **options: str) -> str:
     project.register("bad", content, **options)
-    line = fails(project, "results/models/bad.json")
-    assert not (project.path / "results/models/bad.json").exists()
+    line = fails(project, "results/models/bad.vectors.npz")
+    assert not (project.path / "results/models/bad.vectors.npz").exists()
     return line
 
 
@@ -104,5 +104,5 @@ def test_a_missing_program_is_named_with_its_package(
 
 def test_a_failure_shows_the_end_of_the_log_and_where_it_is(fresh: Project) -> None:
     fresh.register("bad", b"garbage")
-    done = fresh.snakemake("results/models/bad.json")
-    assert "(log: results/logs/models/bad.describe.log)" in done.stdout
+    done = fresh.snakemake("results/models/bad.vectors.npz")
+    assert "(log: results/logs/models/bad.vectors.log)" in done.stdout

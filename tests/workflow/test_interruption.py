@@ -96,13 +96,13 @@ def test_two_runs_at_once_do_not_forget_each_other(fresh: Project) -> None:
     """The lock of a living run is respected: only those of dead ones are removed."""
     (fresh.path / ".snakemake" / "locks").mkdir(parents=True)
     stale = fresh.path / ".snakemake" / "locks" / "0.output.lock"
-    target = "results/models/tiny.json"
+    target = "results/models/tiny.vectors.npz"
     stale.write_text(f"{target}\n")
     fresh.run(target)
     stale.parent.mkdir(exist_ok=True)
-    stale.write_text("results/models/other.json\n")
+    stale.write_text("results/models/other.vectors.npz\n")
     with (fresh.path / ".snakemake" / "alive").open("a") as alive:
         fcntl.flock(alive, fcntl.LOCK_SH)
-        done = fresh.snakemake("results/models/other.json")
+        done = fresh.snakemake("results/models/other.vectors.npz")
     assert done.returncode != 0
     assert "lock" in done.stdout

@@ -10,7 +10,9 @@ import pytest
 import yaml
 from project import GRID, ROOT, Project
 
+from mcuforge.artifacts import Artifact
 from mcuforge.experiment import Experiment
+from mcuforge.formats.tflite.describe import describe
 
 SHARED_MODELS = ROOT.parent / "shared" / "data" / "models"
 
@@ -60,7 +62,7 @@ def test_one_cell_can_be_asked_for(fresh: Project) -> None:
     target = "results/bench/tiny/mps2_an500/gcc/O3/performance.json"
     assert fresh.plan(target) == {
         "fetch_model": 1,
-        "describe_model": 1,
+        "make_vectors": 1,
         "compile_model": 1,
         "build_firmware": 1,
         "measure": 1,
@@ -176,9 +178,10 @@ def test_a_firmware_too_large_for_its_board_is_a_row(fresh: Project) -> None:
 @pytest.mark.skipif(not SHARED_MODELS.is_dir(), reason="no ../shared/data/models")
 def test_the_overlay_gets_the_reference_models_from_a_directory(fresh: Project) -> None:
     fresh.configure(models=["tiny"])
-    wanted = [f"results/models/{name}.json" for name in ("kws", "vww", "ic", "ad", "sww")]
+    names = ("kws", "vww", "ic", "ad", "sww")
+    wanted = [Artifact.MODEL.format(model=name) for name in names]
     overlay = ("--configfile", "config/mlperf-tiny.yaml")
     fresh.run(*overlay, "--", *wanted, MCUFORGE_MODELS=str(SHARED_MODELS))
-    facts = [json.loads((fresh.path / path).read_text()) for path in wanted]
-    assert [f["macs"] for f in facts] == [2_656_768, 7_489_664, 12_501_632, 264_192, 826_368]
+    facts = [describe((fresh.path / path).read_bytes(), "model") for path in wanted]
+    assert [f.macs for f in facts] == [2_656_768, 7_489_664, 12_501_632, 264_192, 826_368]
     assert fresh.plan(*overlay)["measure"] == 5 * 4

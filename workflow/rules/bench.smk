@@ -6,12 +6,12 @@ rule measure:
     input:
         unpack(firmware_of),
         archive=archive_of,
-        vectors="results/models/{model}.vectors.npz",
+        vectors=Artifact.VECTORS,
         data_set=data_set_of,
     output:
-        "results/bench/{model}/{board}/{toolchain}/O{opt_level}/{mode}.json",
+        Artifact.MEASUREMENT,
     log:
-        "results/logs/bench/{model}/{board}/{toolchain}/O{opt_level}/{mode}.log",
+        Artifact.MEASUREMENT.log,
     retries: 2  # boards and ports have bad moments
     conda:
         CONDA

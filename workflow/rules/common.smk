@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 
 from mcuforge import firmware, jobs, provenance
+from mcuforge.artifacts import Artifact
 from mcuforge.errors import McuforgeError, ToolError
 from mcuforge.experiment import Experiment
 from mcuforge.firmware import workspace, zephyr
@@ -40,15 +41,14 @@ def archive_of(wildcards):
         target = EXPERIMENT.target(wildcards.board, wildcards.toolchain)
     except McuforgeError as error:
         raise WorkflowError(str(error)) from None
-    return f"results/mlf/{wildcards.model}/{target}/O{wildcards.opt_level}.tar"
+    return Artifact.ARCHIVE.format(target=target, **wildcards)
 
 
 def firmware_of(wildcards):
-    names = {"elf": "firmware.elf", "sizes": "size.json"}
+    elf, sizes = Artifact.FIRMWARE, Artifact.SIZE
     if wildcards.mode == "profile":
-        names = {"elf": "profile.elf", "sizes": "profile.json"}
-    path = "results/firmware/{model}/{board}/{toolchain}/O{opt_level}/{name}"
-    return {key: path.format(name=name, **wildcards) for key, name in names.items()}
+        elf, sizes = Artifact.PROFILE_FIRMWARE, Artifact.PROFILE_SIZE
+    return {"elf": elf.format(**wildcards), "sizes": sizes.format(**wildcards)}
 
 
 def refuse(wildcards):
@@ -65,40 +65,34 @@ def data_set_of(wildcards):
 
 
 def measurements():
-    return [f"results/bench/{cell}/{mode}.json" for cell, mode in EXPERIMENT.results]
+    return [Artifact.MEASUREMENT.format(**vars(cell), mode=m) for cell, m in EXPERIMENT.results]
 
 
 def archives():
-    return list(
-        dict.fromkeys(
-            f"results/mlf/{c.model}/{EXPERIMENT.target(c.board, c.toolchain)}/O{c.opt_level}.tar"
-            for c in EXPERIMENT.cells
-        )
-    )
+    targets = ((c, EXPERIMENT.target(c.board, c.toolchain)) for c in EXPERIMENT.cells)
+    return list(dict.fromkeys(Artifact.ARCHIVE.format(**vars(c), target=t) for c, t in targets))
 
 
 def tables():
-    return expand("results/tables/{table}.csv", table=["levels", "boards"])
+    return [Artifact.LEVELS_TABLE, Artifact.BOARDS_TABLE]
 
 
 def best_profiles(wildcards):
     from mcuforge.results import summary  # loads pandas, which planning does without
 
-    rows = summary.read(Path(checkpoints.summary.get().output[0]))
-    return expand("results/profile/{cell}.csv", cell=summary.cells(summary.best(rows)))
+    rows = summary.best(summary.read(Path(checkpoints.summary.get().output[0])))
+    return [Artifact.PROFILE_TABLE.format(**row) for row in rows.to_dict("records")]
 
 
 def profiles():
     cells = EXPERIMENT.cells if "profile" in config["modes"] else ()
-    return expand("results/profile/{cell}.{kind}", cell=cells, kind=["csv", "svg"])
+    wanted = (Artifact.PROFILE_TABLE, Artifact.PROFILE_FIGURE)
+    return [artifact.format(**vars(cell)) for cell in cells for artifact in wanted]
 
 
 def figures():
-    return expand(
-        "results/figures/{model}.{figure}.svg",
-        model=config["models"],
-        figure=["levels", "memory"],
-    ) + ["results/figures/boards.svg"]
+    of_model = (Artifact.LEVELS_FIGURE, Artifact.MEMORY_FIGURE)
+    return expand(of_model, model=config["models"]) + [Artifact.BOARDS_FIGURE]
 
 
 def uses_board(name):
@@ -111,8 +105,7 @@ if workflow.is_main_process:
     ALIVE = jobs.forget_dead_runs(Path(".snakemake"))
 
 EXPERIMENT = load_experiment()
-ZEPHYR_WORKSPACE = Path("zephyr-workspace")
-workspace.announce(config.get("zephyr_base"), ZEPHYR_WORKSPACE)
+workspace.announce(config.get("zephyr_base"), Path(Artifact.ZEPHYR_WORKSPACE).parents[1])
 CONDA = "../../envs/environment.yaml"
 BOARD_SHARES = 60  # the limit of each type in the default profile
 
@@ -122,4 +115,3 @@ for note in EXPERIMENT.notes if workflow.is_main_process else ():
 
 wildcard_constraints:
     **EXPERIMENT.constraints(),
-    impossible=EXPERIMENT.impossible(),

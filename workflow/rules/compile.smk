@@ -1,10 +1,10 @@
 rule compile_model:
     input:
-        model="results/models/{model}.tflite",
+        model=Artifact.MODEL,
     output:
-        "results/mlf/{model}/{target}/O{opt_level}.tar",
+        Artifact.ARCHIVE,
     log:
-        "results/logs/mlf/{model}/{target}/O{opt_level}.log",
+        Artifact.ARCHIVE.log,
     conda:
         CONDA
     resources:

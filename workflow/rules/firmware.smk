@@ -2,10 +2,10 @@ rule build_firmware:
     input:
         archive=archive_of,
     output:
-        elf="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/firmware.elf",
-        sizes="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/size.json",
+        elf=Artifact.FIRMWARE,
+        sizes=Artifact.SIZE,
     log:
-        "results/logs/firmware/{model}/{board}/{toolchain}/O{opt_level}.log",
+        Artifact.FIRMWARE.log,
     conda:
         CONDA
     resources:
@@ -23,10 +23,10 @@ rule build_firmware:
 
 use rule build_firmware as build_profile_firmware with:
     output:
-        elf="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/profile.elf",
-        sizes="results/firmware/{model}/{board}/{toolchain}/O{opt_level}/profile.json",
+        elf=Artifact.PROFILE_FIRMWARE,
+        sizes=Artifact.PROFILE_SIZE,
     log:
-        "results/logs/firmware/{model}/{board}/{toolchain}/O{opt_level}.profile.log",
+        Artifact.PROFILE_FIRMWARE.log,
     params:
         profile=True,
 
@@ -38,9 +38,9 @@ localrules:
 # Not part of the grid: `snakemake zephyr_workspace`, where there is no Zephyr yet. Needs network.
 rule zephyr_workspace:
     output:
-        ZEPHYR_WORKSPACE / "manifest" / "west.yml",
+        Artifact.ZEPHYR_WORKSPACE,
     log:
-        "results/logs/zephyr_workspace.log",
+        Artifact.ZEPHYR_WORKSPACE.log,
     conda:
         CONDA
     params:

@@ -2,20 +2,20 @@ rule impossible_cell:  # says why, where a name asked for fits no other rule
     input:
         refuse,
     output:
-        "results/{impossible}",
+        "{impossible}",
 
 
 localrules:
     fetch_model,
     fetch_data_set,
-    describe_model,
+    make_vectors,
 
 
 rule fetch_model:
     output:
-        "results/models/{model}.tflite",
+        Artifact.MODEL,
     log:
-        "results/logs/models/{model}.fetch.log",
+        Artifact.MODEL.log,
     conda:
         CONDA
     params:
@@ -27,9 +27,9 @@ rule fetch_model:
 
 rule fetch_data_set:
     output:
-        "results/datasets/{dataset}.zip",
+        Artifact.DATA_SET,
     log:
-        "results/logs/datasets/{dataset}.log",
+        Artifact.DATA_SET.log,
     conda:
         CONDA
     params:
@@ -39,20 +39,18 @@ rule fetch_data_set:
         "../../scripts/fetch_data_set.py"
 
 
-rule describe_model:
+rule make_vectors:
     input:
-        "results/models/{model}.tflite",
+        Artifact.MODEL,
     output:
-        description="results/models/{model}.json",
-        vectors="results/models/{model}.vectors.npz",
+        Artifact.VECTORS,
     log:
-        "results/logs/models/{model}.describe.log",
+        Artifact.VECTORS.log,
     conda:
         CONDA
     params:
-        task=lambda wildcards: EXPERIMENT.models[wildcards.model].task,
         step=provenance.step(
-            "describe_model",
+            "make_vectors",
             "formats/description",
             "formats/format",
             "formats/tflite/describe",
@@ -60,4 +58,4 @@ rule describe_model:
             "models/vectors",
         ),
     script:
-        "../../scripts/describe_model.py"
+        "../../scripts/make_vectors.py"

@@ -5,16 +5,16 @@ localrules:
 # Not part of the grid: documentation, made anew when somebody asks for it.
 rule performance:
     input:
-        summary="results/summary.csv",
+        summary=Artifact.SUMMARY,
         profiles=best_profiles,
         reference=[config["reference"]] if "reference" in config else [],
     output:
-        document="docs/performance.md",
-        ratios="docs/performance/ratios.svg",
-        levels="docs/performance/levels.svg",
-        kinds="docs/performance/operators.svg",
+        document=Artifact.PERFORMANCE,
+        ratios=Artifact.PERFORMANCE_RATIOS,
+        levels=Artifact.PERFORMANCE_LEVELS,
+        kinds=Artifact.PERFORMANCE_OPERATORS,
     log:
-        "results/logs/performance.log",
+        Artifact.PERFORMANCE.log,
     conda:
         CONDA
     params:

@@ -4,24 +4,24 @@ localrules:
 
 rule operator_profile:
     input:
-        record="results/bench/{model}/{board}/{toolchain}/O{opt_level}/profile.json",
-        whole="results/bench/{model}/{board}/{toolchain}/O{opt_level}/performance.json",
+        record=Artifact.MEASUREMENT.replace("{mode}", "profile"),
+        whole=Artifact.MEASUREMENT.replace("{mode}", "performance"),
         archive=archive_of,
     output:
         table=report(
-            "results/profile/{model}/{board}/{toolchain}/O{opt_level}.csv",
+            Artifact.PROFILE_TABLE,
             category="Operators",
             labels={"cell": "{model}/{board}/{toolchain}/O{opt_level}"},
             caption="../report/profile-table.rst",
         ),
         figure=report(
-            "results/profile/{model}/{board}/{toolchain}/O{opt_level}.svg",
+            Artifact.PROFILE_FIGURE,
             category="Operators",
             labels={"cell": "{model}/{board}/{toolchain}/O{opt_level}"},
             caption="../report/profile-figure.rst",
         ),
     log:
-        "results/logs/profile/{model}/{board}/{toolchain}/O{opt_level}.log",
+        Artifact.PROFILE_TABLE.log,
     conda:
         CONDA
     params:

@@ -11,9 +11,9 @@ checkpoint summary:
         measurements=measurements(),
         archives=archives(),
     output:
-        report("results/summary.csv", category="Results", caption="../report/summary.rst"),
+        report(Artifact.SUMMARY, category="Results", caption="../report/summary.rst"),
     log:
-        "results/logs/summary.log",
+        Artifact.SUMMARY.log,
     conda:
         CONDA
     params:
@@ -24,16 +24,16 @@ checkpoint summary:
 
 rule tables:
     input:
-        "results/summary.csv",
+        Artifact.SUMMARY,
     output:
         levels=report(
-            "results/tables/levels.csv", category="Results", caption="../report/levels-table.rst"
+            Artifact.LEVELS_TABLE, category="Results", caption="../report/levels-table.rst"
         ),
         boards=report(
-            "results/tables/boards.csv", category="Results", caption="../report/boards-table.rst"
+            Artifact.BOARDS_TABLE, category="Results", caption="../report/boards-table.rst"
         ),
     log:
-        "results/logs/tables.log",
+        Artifact.LEVELS_TABLE.log,
     conda:
         CONDA
     params:
@@ -44,22 +44,22 @@ rule tables:
 
 rule model_figures:
     input:
-        "results/summary.csv",
+        Artifact.SUMMARY,
     output:
         levels=report(
-            "results/figures/{model}.levels.svg",
+            Artifact.LEVELS_FIGURE,
             category="Speed",
             labels={"model": "{model}", "figure": "levels"},
             caption="../report/levels-figure.rst",
         ),
         memory=report(
-            "results/figures/{model}.memory.svg",
+            Artifact.MEMORY_FIGURE,
             category="Memory",
             labels={"model": "{model}", "figure": "memory"},
             caption="../report/memory-figure.rst",
         ),
     log:
-        "results/logs/figures/{model}.log",
+        Artifact.LEVELS_FIGURE.log,
     conda:
         CONDA
     params:
@@ -70,16 +70,16 @@ rule model_figures:
 
 rule board_figure:
     input:
-        "results/summary.csv",
+        Artifact.SUMMARY,
     output:
         report(
-            "results/figures/boards.svg",
+            Artifact.BOARDS_FIGURE,
             category="Speed",
             labels={"model": "all", "figure": "boards"},
             caption="../report/boards-figure.rst",
         ),
     log:
-        "results/logs/figures/boards.log",
+        Artifact.BOARDS_FIGURE.log,
     conda:
         CONDA
     params:

@@ -249,7 +249,7 @@ def read_samples(path: Path) -> Samples:
         path: the former, or the model's file that was compiled.
     """
     if path.suffix != ".npz":
-        description = formats.of(path).describe(formats.read(path), path.stem, "")
+        description = formats.of(path).describe(formats.read(path), path.stem)
         with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
             written = Path(directory) / "vectors.npz"
             vectors.write(description, path, written)

@@ -1,11 +1,6 @@
 """What the rest of the pipeline knows of a model, whatever its format."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
-
-from mcuforge import files
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,6 @@ class Description:
     """
 
     name: str
-    task: str
     sha256: str
     bytes: int
     inputs: tuple[Tensor, ...]
@@ -68,8 +62,3 @@ class Description:
     def output_bytes(self) -> int:
         """Bytes of all outputs of one inference."""
         return sum(tensor.bytes for tensor in self.outputs)
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        document = {"schema": 1, **dataclasses.asdict(self)}
-        files.write(path, json.dumps(document, indent=2) + "\n")

@@ -27,7 +27,7 @@ class Format:
 
     Attributes:
         title: the format's name for people.
-        describe: ``(content, name, task)``: what is in a file. The content is not trusted.
+        describe: ``(content, name)``: what is in a file. The content is not trusted.
         to_relax: ``(content)``: a file that `describe` accepts, as Relax; ``main`` has one
             parameter per input, in the model's order. Quantized operators stand in it as float
             arithmetic between ``dequantize`` and ``quantize``.
@@ -36,7 +36,7 @@ class Format:
     """
 
     title: str
-    describe: Callable[[bytes, str, str], Description]
+    describe: Callable[[bytes, str], Description]
     to_relax: Callable[[bytes], tvm.IRModule]
     answers: Callable[[Path, np.ndarray], np.ndarray]
 

@@ -60,13 +60,12 @@ MAX_MACS = 10**11
 """Multiply-accumulates of one inference, minutes on the fastest core."""
 
 
-def describe(model: bytes, name: str, task: str = "") -> Description:
+def describe(model: bytes, name: str) -> Description:
     """Read a .tflite file.
 
     Args:
         model: the file's content, not trusted.
         name: for messages and the description.
-        task: from the registry.
 
     Returns:
         The facts of its first subgraph, which is what an interpreter runs.
@@ -80,7 +79,7 @@ def describe(model: bytes, name: str, task: str = "") -> Description:
     if model[4:8] != b"TFL3":
         raise ModelError(f"model '{name}' is not a TFLite file: no TFL3 identifier")
     try:
-        return _Reader(model).description(name, task)
+        return _Reader(model).description(name)
     except ModelError as error:
         raise ModelError(f"model '{name}': {error.message}", error.hint) from error
     except (
@@ -174,7 +173,7 @@ class _Reader:
             raise ModelError(f"it is damaged: tensor {index} of {len(self.tensors)} does not exist")
         return index
 
-    def description(self, name: str, task: str) -> Description:
+    def description(self, name: str) -> Description:
         inputs, outputs = (self._list(self.graph, f, self._index) for f in ("Inputs", "Outputs"))
         if not (inputs and outputs):
             raise ModelError("it has no inputs or no outputs")
@@ -192,7 +191,6 @@ class _Reader:
         ranges = self._ranges(nodes)
         return Description(
             name=name,
-            task=task,
             sha256=hashlib.sha256(self.bytes).hexdigest(),
             bytes=len(self.bytes),
             inputs=tuple(dataclasses.replace(self.tensors[i], range=ranges.get(i)) for i in inputs),
