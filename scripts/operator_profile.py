@@ -5,7 +5,7 @@ from pathlib import Path
 from mcuforge import mlf
 from mcuforge.jobs import job
 from mcuforge.results import figures, profile, summary
-from mcuforge.results.records import Measurement
+from mcuforge.results.columns import Measurement
 
 with job(snakemake.log[0]):
     record = Measurement.read(Path(snakemake.input.record))

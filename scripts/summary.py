@@ -6,7 +6,4 @@ from mcuforge.jobs import job
 from mcuforge.results import summary
 
 with job(snakemake.log[0]):
-    rows = summary.collect(
-        map(Path, snakemake.input.measurements), map(Path, snakemake.input.archives)
-    )
-    summary.write(rows, Path(snakemake.output[0]))
+    summary.write(summary.collect(map(Path, snakemake.input)), Path(snakemake.output[0]))

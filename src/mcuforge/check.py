@@ -51,7 +51,7 @@ int main(void) {{
 
 def check_model(model: Path, path: Path) -> str:
     """`check` an archive with random inputs and `vectors.corner_inputs` of its model's file."""
-    description = formats.of(model).describe(formats.read(model), mlf.read(path).name, "")
+    description = formats.of(model).describe(formats.read(model), mlf.read(path).name)
     inputs = np.concatenate(
         [
             vectors.corner_inputs(description),

@@ -15,7 +15,7 @@ from mcuforge.errors import ConfigError, ModelError
 from mcuforge.firmware import toolchains
 from mcuforge.models import datasets, registry
 from mcuforge.models.registry import DataSetEntry
-from mcuforge.results.records import MODES, NO_ENERGY
+from mcuforge.results.columns import MODES, NO_ENERGY
 
 OPT_LEVELS = (0, 1, 2, 3, 4)
 TOOLCHAINS = ("gcc", "clang", "tvm-llvm")

@@ -19,17 +19,22 @@ def _validator(name: str) -> jsonschema.Draft202012Validator:
 
 
 def check(document: Any, name: str, source: str) -> None:
-    """Raise ConfigError unless `document` fits the schema `name`.
+    """Raise ConfigError unless `document` fits the schema ``schemas/{name}.schema.yaml``."""
+    fit(document, _validator(name), source)
+
+
+def fit(document: Any, validator: jsonschema.Draft202012Validator, source: str) -> None:
+    """Raise ConfigError unless `document` fits a schema.
 
     Args:
         document: what was read from YAML or JSON.
-        name: schema file name without ``.schema.yaml``.
+        validator: of the schema.
         source: where the document came from, named in the message.
 
     The message names the place inside the document; the hint is the schema's own description
     of what belongs there.
     """
-    error = jsonschema.exceptions.best_match(_validator(name).iter_errors(document))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if error is None:
         return
     place = "".join(

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcuforge import boards, firmware, mlf, runner
+from mcuforge import boards, firmware, mlf
 from mcuforge.results import performance, references
+from mcuforge.runner.session import Firmware, Plan, measure
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT.parent / "shared" / "data" / "reference" / "tflm_cmsis_nn_qemu.csv"
@@ -48,10 +49,9 @@ def test_fewer_instructions_code_and_memory(
         firmware.build(archive, board, TOOLCHAIN, elf, size)
         inputs, outputs = expected(MODELS[model])
         np.savez(vectors, inputs=inputs, outputs=outputs)
-        record = runner.measure(
-            elf=elf, size=size, info=mlf.read(archive).info, vectors=vectors, board=board,
-            inventory=inventory, mode="performance",
-        )  # fmt: skip
+        record = measure(
+            Firmware(elf, size, mlf.read(archive).info, vectors), Plan("performance"), inventory
+        )
         assert record.exact, model
         other = reference.loc[(board.core, model)]
         ratios[model] = record.instructions / other["instructions"]

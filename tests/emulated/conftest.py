@@ -1,5 +1,6 @@
 """Firmware for the emulated boards, each built once a session."""
 
+import dataclasses
 import os
 import shutil
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ import fake_mlf
 import psutil
 import pytest
 
-from mcuforge import boards, firmware, mlf, runner
+from mcuforge import boards, firmware, mlf
 from mcuforge.boards import Board
-from mcuforge.results.records import Size
+from mcuforge.results.columns import Size
+from mcuforge.runner import session
 from mcuforge.runner.device import Device
+from mcuforge.runner.session import Firmware, Plan
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 
@@ -28,15 +31,13 @@ class Built:
     vectors: Path
 
     def measure(self, **kwargs):
-        arguments = {
-            "elf": self.elf,
-            "size": self.size,
-            "info": self.info,
-            "vectors": self.vectors,
-            "board": self.board,
-            "inventory": INVENTORY,
-        }
-        return runner.measure(**(arguments | kwargs))
+        """Options are fields of `Firmware` and `Plan`, an inventory, or arguments of `measure`."""
+        firmware = {"elf": self.elf, "size": self.size, "info": self.info, "vectors": self.vectors}
+        firmware |= {name: kwargs.pop(name) for name in firmware if name in kwargs}
+        names = [field.name for field in dataclasses.fields(Plan) if field.name in kwargs]
+        plan = Plan(**{name: kwargs.pop(name) for name in names})
+        inventory = kwargs.pop("inventory", INVENTORY)
+        return session.measure(Firmware(**firmware), plan, inventory, **kwargs)
 
     def device(self):
         (instance,) = INVENTORY.instances(self.board.name)

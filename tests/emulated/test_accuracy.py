@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcuforge import boards, firmware, mlf, runner
+from mcuforge import boards, firmware, mlf
 from mcuforge.compiler import compile_model
 from mcuforge.formats.tflite import oracle
 from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
 from mcuforge.models.datasets import DataSet
+from mcuforge.runner import session
 from mcuforge.runner.dataset import anomaly_score, dequantize, items
+from mcuforge.runner.session import Firmware, Plan
 from mcuforge.target import Target
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -37,16 +39,10 @@ def measure(model: str, benchmark: str, data: Path, directory: Path, **options):
     firmware.build(archive, BOARD, "gcc", elf, size, benchmark=benchmark)
     vectors.write(describe(tflite.read_bytes(), benchmark), tflite, directory / "vectors.npz")
     info = mlf.read(archive).info
-    record = runner.measure(
-        elf=elf,
-        size=size,
-        info=info,
-        vectors=directory / "vectors.npz",
-        board=BOARD,
-        inventory=INVENTORY,
-        mode="accuracy",
-        dataset=data,
-        **options,
+    record = session.measure(
+        Firmware(elf, size, info, directory / "vectors.npz"),
+        Plan("accuracy", data_set=data, **options),
+        INVENTORY,
     )
     return record, info
 

@@ -7,7 +7,7 @@ import serial
 
 from mcuforge.boards import qemu
 from mcuforge.errors import BoardError
-from mcuforge.results.records import Size
+from mcuforge.results.columns import Size
 from mcuforge.runner.protocol import Client
 
 

@@ -16,7 +16,7 @@ import serial
 
 from mcuforge.boards import qemu
 from mcuforge.errors import BoardError, ToolError
-from mcuforge.results.records import Size
+from mcuforge.results.columns import Size
 from mcuforge.runner import device as devices
 from mcuforge.runner.device import Device, State
 

@@ -7,10 +7,11 @@ import fake_mlf
 import numpy as np
 import pytest
 
-from mcuforge import firmware, runner
+from mcuforge import firmware
 from mcuforge.boards import Instance, qemu
 from mcuforge.errors import BoardError, ConfigError
-from mcuforge.results.records import Measurement, Size
+from mcuforge.results.columns import Measurement, Size
+from mcuforge.runner import session
 from mcuforge.runner.device import Device
 
 BOARDS = ["mps2_an386", "mps2_an500", "mps3_an547"]
@@ -36,7 +37,7 @@ def test_performance_mode(built, tmp_path, board, toolchain):
     size = Size.read(firmware.size)
     assert 0 < record.stack_bytes <= size.stack_bound_bytes
     assert (record.build_id, record.flash_bytes) == (size.build_id, size.flash_bytes)
-    assert record.versions["qemu"] == qemu.version()
+    assert record.emulator_version == f"qemu {qemu.version()}"
     record.write(tmp_path / "record.json")
     assert Measurement.read(tmp_path / "record.json") == record
 
@@ -138,21 +139,21 @@ def test_accuracy_mode(built, tmp_path):
     seen = []
     record = built().measure(
         mode="accuracy",
-        dataset=directory,
+        data_set=directory,
         quality_target=0.8,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert record.accuracy == 0.75 and record.valid is False and record.quality_target == 0.8
     assert record.predictions == predictions
     assert len(record.inputs_sha256) == 20 and seen[-1] == (20, 20)
-    assert built().measure(mode="accuracy", dataset=directory, quality_target=0.75).valid
+    assert built().measure(mode="accuracy", data_set=directory, quality_target=0.75).valid
 
 
 def test_the_data_sets_of_images_and_of_features_go_through_the_same_model(built, tmp_path):
     directory, predictions = dataset(tmp_path / "data", correct=20)
     for path in directory.glob("*.bin"):
         path.write_bytes((np.frombuffer(path.read_bytes(), np.uint8) ^ 0x80).tobytes())
-    record = built(benchmark="ic01").measure(mode="accuracy", dataset=directory)
+    record = built(benchmark="ic01").measure(mode="accuracy", data_set=directory)
     assert record.predictions == predictions and record.valid is None
 
 
@@ -179,11 +180,14 @@ def test_vectors_of_another_model_are_refused(built, tmp_path):
 def test_what_does_not_fit_is_recorded_without_running(built, tmp_path, monkeypatch):
     firmware = built()
     size = Size.read(firmware.size)
-    document = {**vars(size), "fits": False, "missing": {"flash": 10, "ram": 20}}
+    document = {**vars(size), "fits": False, "missing_flash_bytes": 10, "missing_ram_bytes": 20}
     Size(**document).write(tmp_path / "size.json")
     monkeypatch.setattr(qemu, "Qemu", None)
     record = firmware.measure(size=tmp_path / "size.json")
-    assert record.status == "does_not_fit" and record.missing == {"flash": 10, "ram": 20}
+    assert record.status == "does_not_fit" and (
+        record.missing_flash_bytes,
+        record.missing_ram_bytes,
+    ) == (10, 20)
     assert record.instructions is None and record.exact is None
     record.to_json()
 
@@ -221,7 +225,7 @@ def test_an_inference_that_fails_is_an_error(built):
 
 
 def test_a_model_that_never_ends_is_given_up(built, monkeypatch):
-    monkeypatch.setattr(runner, "_INFER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(session, "_INFER_TIMEOUT_S", 0.5)
     started = time.monotonic()
     with pytest.raises(BoardError, match="did not complete its reply to 'infer 1 0'"):
         built(body='for (;;) __asm volatile("");').measure()

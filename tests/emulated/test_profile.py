@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tiny
 
-from mcuforge import boards, firmware, mlf, runner
+from mcuforge import boards, firmware, mlf
 from mcuforge.compiler import compile_model
 from mcuforge.errors import BoardError
 from mcuforge.formats.tflite import describe
 from mcuforge.models import vectors
 from mcuforge.results import profile
+from mcuforge.runner.session import Firmware, Plan, measure
 from mcuforge.target import Target
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
@@ -66,10 +67,9 @@ def test_the_operators_add_up_to_the_inference(
     for mode in ("performance", "profile"):
         elf, size = tmp_path / f"{mode}.elf", tmp_path / f"{mode}.json"
         firmware.build(archive, kind, toolchain, elf, size, profile=mode == "profile")
-        records[mode] = runner.measure(
-            elf=elf, size=size, info=info, vectors=tmp_path / "v.npz", board=kind,
-            inventory=INVENTORY, mode=mode,
-        )  # fmt: skip
+        records[mode] = measure(
+            Firmware(elf, size, info, tmp_path / "v.npz"), Plan(mode), INVENTORY
+        )
         assert records[mode].exact
     rows = profile.table(records["profile"], records["performance"], info.operators)
     assert rows["operator"].tolist() == [

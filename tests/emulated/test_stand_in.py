@@ -54,7 +54,7 @@ def test_every_mode_and_a_change_of_firmware(built, stand_in, board, tmp_path):
         assert (record.status, record.exact, record.board_instance) == ("ok", True, "one")
         assert record.instructions == firmware.measure().instructions
     assert firmware.measure(inventory=one.bench, mode="setup").exact
-    accuracy = firmware.measure(inventory=one.bench, mode="accuracy", dataset=data)
+    accuracy = firmware.measure(inventory=one.bench, mode="accuracy", data_set=data)
     assert accuracy.accuracy == 1.0
     assert locks.holder(one.instance) == ""
 
@@ -283,11 +283,12 @@ def test_on_hardware_every_input_runs_ten_times_and_ten_seconds(built, stand_in,
     flash = flashing.flash
     monkeypatch.setattr(flashing, "flash", lambda _, *rest: flash(firmware.board, *rest))
     hardware = dataclasses.replace(firmware.board, machine="")
+    bench = Inventory({hardware.name: hardware}, one.bench.bench)
     for seconds in (0.01, 1e-9):
-        monkeypatch.setattr("mcuforge.runner._HARDWARE_SECONDS", seconds)
-        record = firmware.measure(board=hardware, inventory=one.bench)
+        monkeypatch.setattr("mcuforge.runner.session._HARDWARE_SECONDS", seconds)
+        record = firmware.measure(inventory=bench)
         assert (record.timebase, record.instructions, record.exact) == ("hardware", None, True)
-        assert len(record.laps) == 5 and "qemu" not in record.versions
+        assert len(record.laps) == 5 and record.emulator_version is None
         for lap in record.laps:
             assert lap["iterations"] >= 10
             assert lap["iterations"] * lap["latency_us"] >= 0.9e6 * seconds

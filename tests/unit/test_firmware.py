@@ -11,7 +11,7 @@ import pytest
 from mcuforge import boards, firmware
 from mcuforge.errors import ConfigError, ModelError, ToolError
 from mcuforge.firmware import project, stack, toolchains
-from mcuforge.results.records import Size
+from mcuforge.results.columns import Size
 
 BOARDS = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 BOARD = BOARDS.board("mps2_an500")
@@ -60,7 +60,7 @@ def test_the_build_id_changes_with_everything_the_firmware_is_made_from(tmp_path
 def test_sizes_add_up(tmp_path, archive):
     _, size = build(tmp_path, fake_mlf.write(tmp_path / "model.tar", workspace=5000))
     ram = {".stack", ".data", ".bss", ".workspace"}
-    assert size.fits and size.missing == {"flash": 0, "ram": 0}
+    assert size.fits and size.missing_flash_bytes == size.missing_ram_bytes == 0
     assert size.workspace_bytes == 5000
     assert size.stack_reserved_bytes == size.sections[".stack"] == BOARD.stack_bytes
     assert size.ram_bytes == sum(v for k, v in size.sections.items() if k in ram)
@@ -83,9 +83,9 @@ def test_what_is_too_large_is_linked_and_says_what_is_missing(tmp_path, toolchai
     board = smaller(SSRAM1=4096, SSRAM23=65536)
     elf, size = build(tmp_path, archive, toolchain, board=board)
     assert elf.stat().st_size and not size.fits
-    assert size.missing["flash"] == pytest.approx(fitting.flash_bytes - 4096, abs=64)
-    assert size.missing["ram"] == pytest.approx(fitting.ram_bytes - 65536, abs=64)
-    exact = smaller(SSRAM1=4096 + size.missing["flash"], SSRAM23=65536 + size.missing["ram"])
+    assert size.missing_flash_bytes == pytest.approx(fitting.flash_bytes - 4096, abs=64)
+    assert size.missing_ram_bytes == pytest.approx(fitting.ram_bytes - 65536, abs=64)
+    exact = smaller(SSRAM1=4096 + size.missing_flash_bytes, SSRAM23=65536 + size.missing_ram_bytes)
     assert build(tmp_path, archive, toolchain, board=exact)[1].fits
 
 

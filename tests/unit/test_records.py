@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
+from mcuforge import mlf
+from mcuforge.boards import Board
 from mcuforge.errors import ConfigError
-from mcuforge.results.records import Measurement, Size
+from mcuforge.results.columns import Measurement, Operator, Row, Size
+from mcuforge.results.records import columns, markdown
+from mcuforge.runner.session import Plan
 
 SIZE = Size(
     model="tiny",
@@ -24,7 +29,8 @@ SIZE = Size(
     stack_bound_bytes=None,
     sections={".text": 3000},
     fits=True,
-    missing={"flash": 0, "ram": 0},
+    missing_flash_bytes=0,
+    missing_ram_bytes=0,
 )
 MEASUREMENT = Measurement(
     status="ok",
@@ -63,9 +69,14 @@ MEASUREMENT = Measurement(
     weights_bytes=64,
     ram_bytes=8300,
     workspace_bytes=64,
-    missing={"flash": 0, "ram": 0},
+    missing_flash_bytes=0,
+    missing_ram_bytes=0,
     build_id="0123456789abcdef",
-    versions={"tvm": "0.27.0"},
+    tvm_version="0.27.0",
+    mcuforge_version="0.1.0",
+    executor="aot",
+    model_weights_bytes=64,
+    workspace_lower_bound_bytes=64,
     started="2026-01-01T00:00:00+00:00",
     duration_s=0.1,
 )
@@ -77,7 +88,7 @@ def test_a_record_survives_its_file(tmp_path, record):
     record.write(path)
     assert type(record).read(path) == record
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
-    assert json.loads(path.read_text())["schema"] == 1
+    assert json.loads(path.read_text())["schema"] == 2
 
 
 @pytest.mark.parametrize(
@@ -90,7 +101,7 @@ def test_a_record_survives_its_file(tmp_path, record):
         ({"accuracy": 90.2}, "accuracy: 90.2 is greater than the maximum of 1"),
         ({"build_id": "main"}, "build_id"),
         ({"timebase": "seconds"}, "timebase: 'seconds' .*QEMU"),
-        ({"missing": {"flash": 1}}, "missing: 'ram' is a required property"),
+        ({"laps": [{"input": 0}]}, r"laps\[0\]: 'iterations' is a required property"),
     ],
 )
 def test_a_wrong_record_is_neither_written_nor_read(tmp_path, changes, message):
@@ -125,3 +136,19 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         SIZE.write(tmp_path / "size.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_readme_says_what_each_column_means():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for table in (Row, Operator):
+        assert f"\n\n{markdown(table)}\n\n" in readme, markdown(table)
+
+
+def test_every_column_has_a_source_that_knows_it():
+    """So that a new one cannot be forgotten where its value comes from."""
+    sources = {"firmware": Size, "archive": mlf.Info, "board": Board, "plan": Plan}
+    for name, column in columns(Measurement).items():
+        known = sources.get(column.source)
+        assert column.source == "run" or (column.name or name) in {
+            field.name for field in dataclasses.fields(known)
+        }

@@ -3,8 +3,6 @@
 import dataclasses
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from unittest import mock
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -12,7 +10,7 @@ import pytest
 
 from mcuforge.errors import McuforgeError
 from mcuforge.results import figures, summary, tables
-from mcuforge.results.records import Measurement
+from mcuforge.results.columns import Measurement
 
 CORES = {"mps2_an500": "cortex-m7", "mps3_an547": "cortex-m55", "ek_ra8m1": "cortex-m85"}
 MACS = 1_000_000
@@ -40,10 +38,16 @@ def record(board: str = "mps2_an500", opt_level: int = 1, **changes) -> Measurem
         weights_bytes=50_000,
         ram_bytes=30_000,
         workspace_bytes=20_000,
-        missing={"flash": 0, "ram": 0},
+        missing_flash_bytes=0,
+        missing_ram_bytes=0,
         build_id="0123456789abcdef",
-        versions={"tvm": "0.27.0.post1", "mcuforge": "0.1.0"}
-        | ({} if hardware else {"qemu": "7.2.22"}),
+        executor="aot",
+        model_weights_bytes=40_000,
+        workspace_lower_bound_bytes=18_000,
+        tvm_version="0.27.0.post1",
+        mcuforge_version="0.1.0",
+        emulator_version=None if hardware else "qemu 7.2.22",
+        per_mac=instructions / MACS,
         started="2026-01-01T00:00:00Z",
         duration_s=1.0,
         board_instance="one",
@@ -61,31 +65,19 @@ def unfit(**where) -> Measurement:
     nothing = ("instructions", "latency_us", "inferences_per_second", "exact", "max_abs_error")
     return record(
         **where,
-        **dict.fromkeys((*nothing, "stack_bytes", "board_instance")),
+        **dict.fromkeys((*nothing, "per_mac", "stack_bytes", "board_instance")),
         status="does_not_fit",
-        missing={"flash": 1234, "ram": 0},
+        missing_flash_bytes=1234,
     )
 
 
 def collect(records: list[Measurement], directory: Path) -> pd.DataFrame:
     """Through the files that the workflow passes."""
-    paths, archives = [], {}
+    paths = []
     for number, measured in enumerate(records):
         paths.append(directory / "bench" / str(number) / "performance.json")
         measured.write(paths[-1])
-        core, level = measured.core, measured.opt_level
-        archive = directory / "mlf" / measured.model / f"{core}-c" / f"O{level}.tar"
-        archives[archive] = SimpleNamespace(
-            info=SimpleNamespace(
-                core=core,
-                codegen="c",
-                opt_level=level,
-                workspace_lower_bound_bytes=18_000,
-                model_weights_bytes=40_000,
-            )
-        )
-    with mock.patch.object(summary.mlf, "read", archives.get):
-        rows = summary.collect(paths, archives)
+    rows = summary.collect(paths)
     summary.write(rows, directory / "summary.csv")
     return summary.read(directory / "summary.csv")
 

@@ -54,7 +54,7 @@ def test_a_flash_runner_changes_nothing_that_is_made(finished: Project) -> None:
 
 
 def test_another_runner_source_measures_again(finished: Project) -> None:
-    finished.edit("src/mcuforge/runner/__init__.py", new="# changed\n")
+    finished.edit("src/mcuforge/runner/session.py", new="# changed\n")
     assert finished.plan() == {"measure": 8} | DERIVED
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from mcuforge import boards, firmware, mlf
 from mcuforge.boards import Board
-from mcuforge.results.records import Size
+from mcuforge.results.columns import Measurement, Size
+from mcuforge.runner.session import Firmware, Plan, measure
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 
@@ -42,16 +43,10 @@ class Built:
     def size(self) -> Size:
         return Size.read(self.size_json)
 
-    def arguments(self, vectors: Path) -> dict:
-        """For runner.measure."""
-        return {
-            "elf": self.elf,
-            "size": self.size_json,
-            "info": self.info,
-            "vectors": vectors,
-            "board": self.board,
-            "inventory": INVENTORY,
-        }
+    def measure(self, vectors: Path, *plan: str, **options: Path) -> Measurement:
+        """Options are those of `Plan`."""
+        firmware = Firmware(self.elf, self.size_json, self.info, vectors)
+        return measure(firmware, Plan(*plan, **options), INVENTORY)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """MLPerf Tiny's models on Zephyr: exact, as fast as on bare metal; linked for the real boards."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mcuforge import boards, firmware, mlf, runner
+from mcuforge import boards, firmware, mlf
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ToolError
 from mcuforge.formats.tflite.describe import describe
@@ -75,24 +76,21 @@ def test_as_on_bare_metal(built, model, tmp_path, benchmark, board, toolchain):
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     data_set(dataset, benchmark, mlf.read(archive).info)
-    zephyr = built(archive, board, toolchain, benchmark).arguments(stimuli)
-    bare = zephyr | {
-        "board": INVENTORY.board(BARE_METAL[board]),
-        "elf": tmp_path / "bare.elf",
-        "size": tmp_path / "bare.json",
-    }
-    firmware.build(
-        archive, bare["board"], toolchain, bare["elf"], bare["size"], benchmark=benchmark
+    zephyr = built(archive, board, toolchain, benchmark)
+    bare = dataclasses.replace(
+        zephyr,
+        board=INVENTORY.board(BARE_METAL[board]),
+        elf=tmp_path / "bare.elf",
+        size_json=tmp_path / "bare.json",
     )
-    performance, reference = (runner.measure(mode="performance", **a) for a in (zephyr, bare))
+    firmware.build(archive, bare.board, toolchain, bare.elf, bare.size_json, benchmark=benchmark)
+    performance, reference = (f.measure(stimuli) for f in (zephyr, bare))
     assert performance.status == "ok" and performance.exact
     assert performance.instructions == pytest.approx(reference.instructions, rel=0.03)
     # An interrupt of the timer may have put its frame on the stack meanwhile; what calls the model
     # aligns the stack as it pleases.
     assert -16 <= performance.stack_bytes - reference.stack_bytes <= 128
-    accuracy, reference = (
-        runner.measure(mode="accuracy", dataset=dataset, **a) for a in (zephyr, bare)
-    )
+    accuracy, reference = (f.measure(stimuli, "accuracy", data_set=dataset) for f in (zephyr, bare))
     assert (accuracy.accuracy, accuracy.predictions) == (reference.accuracy, reference.predictions)
 
 

@@ -14,7 +14,7 @@ import standalone
 from elftools.elf.elffile import ELFFile
 from layers import Layers
 
-from mcuforge import boards, firmware, runner
+from mcuforge import boards, firmware
 from mcuforge.boards import flashing
 from mcuforge.compiler import compile_model
 from mcuforge.errors import BoardError, ToolError
@@ -53,13 +53,13 @@ def labelled(tmp_path_factory):
 @pytest.mark.parametrize("toolchain", ["gcc", "clang"])
 @pytest.mark.parametrize("board", EMULATED)
 def test_runs_exactly_in_every_mode(built, archive, vectors, labelled, board, toolchain):
-    arguments = built(archive, board, toolchain).arguments(vectors)
+    firmware = built(archive, board, toolchain)
     for mode in ("setup", "performance"):
-        measurement = runner.measure(mode=mode, **arguments)
+        measurement = firmware.measure(vectors, mode)
         assert measurement.status == "ok" and measurement.exact
         assert 0 < measurement.instructions < 10_000
         assert 0 < measurement.stack_bytes < 1000
-    measurement = runner.measure(mode="accuracy", dataset=labelled, **arguments)
+    measurement = firmware.measure(vectors, "accuracy", data_set=labelled)
     assert measurement.accuracy == 1.0
 
 
@@ -67,7 +67,7 @@ def test_runs_exactly_in_every_mode(built, archive, vectors, labelled, board, to
 def test_times_are_right_and_repeat(built, tmp_path, vectors, board):
     """A loop of a known number of instructions takes that many nanoseconds under QEMU."""
     cell = built(fake_mlf.write(tmp_path / "model.tar", body=LOOP), board, "gcc")
-    measurement = runner.measure(**cell.arguments(vectors))
+    measurement = cell.measure(vectors)
     ticks = [lap["ticks"] for lap in measurement.laps]
     assert max(ticks) - min(ticks) <= 1
     assert 100_000 * 3 < measurement.instructions < 100_000 * 8
@@ -190,8 +190,8 @@ def test_placement_in_tightly_coupled_memories(built, archive):
 def test_what_does_not_fit_says_by_how_much(built, tmp_path):
     archive = fake_mlf.write(tmp_path / "model.tar", workspace=600_000)
     size = built(archive, "zephyr_mps3_an547", "gcc").size
-    assert not size.fits and size.missing["flash"] == 0
-    assert 600_000 - (512 << 10) < size.missing["ram"] < 200_000
+    assert not size.fits and size.missing_flash_bytes == 0
+    assert 600_000 - (512 << 10) < size.missing_ram_bytes < 200_000
 
 
 # RAM elsewhere, so that the data TCM is free for what is asked for.

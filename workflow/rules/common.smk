@@ -68,11 +68,6 @@ def measurements():
     return [Artifact.MEASUREMENT.format(**vars(cell), mode=m) for cell, m in EXPERIMENT.results]
 
 
-def archives():
-    targets = ((c, EXPERIMENT.target(c.board, c.toolchain)) for c in EXPERIMENT.cells)
-    return list(dict.fromkeys(Artifact.ARCHIVE.format(**vars(c), target=t) for c, t in targets))
-
-
 def tables():
     return [Artifact.LEVELS_TABLE, Artifact.BOARDS_TABLE]
 

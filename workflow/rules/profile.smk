@@ -25,6 +25,8 @@ rule operator_profile:
     conda:
         CONDA
     params:
-        step=provenance.step("operator_profile", "results/profile", "results/figures"),
+        step=provenance.step(
+            "operator_profile", "results/profile", "results/columns", "results/figures"
+        ),
     script:
         "../../scripts/operator_profile.py"

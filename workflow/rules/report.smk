@@ -8,8 +8,7 @@ localrules:
 
 checkpoint summary:
     input:
-        measurements=measurements(),
-        archives=archives(),
+        measurements(),
     output:
         report(Artifact.SUMMARY, category="Results", caption="../report/summary.rst"),
     log:
@@ -17,7 +16,7 @@ checkpoint summary:
     conda:
         CONDA
     params:
-        step=provenance.step("summary", "results/summary"),
+        step=provenance.step("summary", "results/summary", "results/columns", "results/records"),
     script:
         "../../scripts/summary.py"
 

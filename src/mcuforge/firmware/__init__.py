@@ -18,7 +18,7 @@ from mcuforge.firmware.project import (
     sources,
 )
 from mcuforge.firmware.toolchains import version as toolchain_version
-from mcuforge.results.records import Size
+from mcuforge.results.columns import Size
 
 __all__ = [
     "BENCHMARKS",
@@ -158,7 +158,8 @@ def _build(
         stack_bound_bytes=stack.bound(built.elf, info.entry),
         sections=used.sections,
         fits=used.fits,
-        missing={"flash": used.missing_flash, "ram": used.missing_ram},
+        missing_flash_bytes=used.missing_flash,
+        missing_ram_bytes=used.missing_ram,
     )
     with files.atomic(elf) as temporary:
         shutil.copyfile(built.elf, temporary)

@@ -7,21 +7,10 @@ import pandas as pd
 
 from mcuforge import mlf
 from mcuforge.errors import McuforgeError
-from mcuforge.results.records import Measurement
+from mcuforge.results.columns import Measurement, Operator
+from mcuforge.results.records import columns, gather, pandas_types
 
-COLUMNS = [
-    "index",
-    "operator",
-    "shape",
-    "macs",
-    "macs_executed",
-    "timebase",
-    "count",
-    "share",
-    "per_mac",
-    "inference",
-]
-_INTEGERS = ["index", "macs", "macs_executed", "count", "inference"]
+COLUMNS = list(columns(Operator))
 
 
 def table(
@@ -45,12 +34,10 @@ def table(
     if whole.latency_us is not None and whole.timebase == "hardware":
         inference = round(whole.latency_us * whole.clock_hz / 1e6)
     rows = [
-        {
+        gather(Operator, archive=operator)
+        | {
             "index": index,
-            "operator": operator.op,
             "shape": "x".join(map(str, operator.shape)),
-            "macs": operator.macs_nominal,
-            "macs_executed": operator.macs,
             "timebase": record.timebase,
             "count": count,
             "share": count / total if total else None,
@@ -61,18 +48,14 @@ def table(
             zip(operators, record.operators, strict=bool(record.operators))
         )
     ]
-    return _typed(pd.DataFrame(rows, columns=COLUMNS))
+    return pd.DataFrame(rows, columns=COLUMNS).astype(pandas_types(Operator))
 
 
 def read(path: Path) -> pd.DataFrame:
     """The rows of a profile's file."""
     try:
-        return _typed(pd.read_csv(path))
+        return pd.read_csv(path).astype(pandas_types(Operator))
     except (ValueError, KeyError) as error:
         raise McuforgeError(
             f"{path} is not a profile: {error}", "delete it and run again"
         ) from error
-
-
-def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.astype(dict.fromkeys(_INTEGERS, "Int64"))

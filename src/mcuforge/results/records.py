@@ -1,32 +1,144 @@
-"""The records a measurement leaves: what a firmware needs, and what it did."""
+"""Records and tables whose columns are declared once, each on one line of a dataclass.
 
+A field says what type a column has, where its value comes from and what it means. The JSON schema
+of a record, the types of a table read from CSV, and the tables in the documentation follow. As in::
+
+    @dataclass(frozen=True, kw_only=True)
+    class Measurement(Record):
+        ram_bytes: Annotated[Count, Column("firmware", "RAM of the whole firmware")]
+"""
+
+import dataclasses
+import functools
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+import jsonschema
 
 from mcuforge import files, schema
 from mcuforge.errors import ConfigError
 
-SCHEMA_VERSION = 1
-# MLPerf Tiny's modes, as far as they can be measured, and our own.
-MODES = ("setup", "performance", "accuracy", "profile")
-NO_ENERGY = (
-    "energy takes a power monitor (LPM01A, JS220), an interface board on the device's serial port "
-    "and time pin, and MLCommons' own runner; see docs/protocol.md"
-)
+SCHEMA_VERSION = 2
+# Types with what JSON Schema says of their values, in pairs of keyword and value.
+Text = Annotated[str, ("minLength", 1)]
+Count = Annotated[int, ("minimum", 0)]
+Positive = Annotated[int, ("minimum", 1)]
+Amount = Annotated[float, ("minimum", 0)]
+Fraction = Annotated[float, ("minimum", 0), ("maximum", 1)]
+Hex = Annotated[str, ("pattern", "^([0-9a-f]{2})*$")]
+BuildId = Annotated[str, ("pattern", "^[0-9a-f]{16}$")]
+Sha256 = Annotated[str, ("pattern", "^[0-9a-f]{64}$")]
+_JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+# Columns of these JSON types; pandas finds the type of the others by itself.
+_PANDAS_TYPES = {
+    "integer": "int64",
+    "['integer', 'null']": "Int64",
+    "['boolean', 'null']": "boolean",
+}
 
 
-class _Record:
-    """JSON that fits a schema, in both directions; written completely or not at all."""
+@dataclass(frozen=True)
+class Column:
+    """What a column is, beside its name and type.
 
-    SCHEMA: ClassVar[str]
+    Attributes:
+        source: what knows the value, see `gather`.
+        meaning: for people, without a full stop.
+        name: what the source calls it, if it has another name there.
+    """
+
+    source: str
+    meaning: str
+    name: str = ""
+
+
+def columns(table: type) -> dict[str, Column]:
+    """The columns of a dataclass by name, in order."""
+    hints = get_type_hints(table, include_extras=True)
+    return {field.name: hints[field.name].__metadata__[-1] for field in dataclasses.fields(table)}
+
+
+def gather(table: type, **sources: object) -> dict[str, Any]:
+    """The values of all columns that come from one of `sources`, by the column's name."""
+    return {
+        name: getattr(sources[column.source], column.name or name)
+        for name, column in columns(table).items()
+        if column.source in sources
+    }
+
+
+def pandas_types(table: type) -> dict[str, str]:
+    """What ``DataFrame.astype`` is told, so that missing integers and flags stay what they are."""
+    kinds = {name: str(kind.get("type")) for name, kind in _properties(table).items()}
+    return {name: _PANDAS_TYPES[kind] for name, kind in kinds.items() if kind in _PANDAS_TYPES}
+
+
+def markdown(table: type) -> str:
+    """The columns and their meanings as a table for the documentation."""
+    rows = [f"| `{name}` | {column.meaning} |" for name, column in columns(table).items()]
+    return "\n".join(["| column | meaning |", "|---|---|", *rows])
+
+
+def _properties(table: type) -> dict[str, dict[str, Any]]:
+    """The JSON schemas of the values of a dataclass or typed dictionary, by name."""
+    return {
+        name: _schema(kind) for name, kind in get_type_hints(table, include_extras=True).items()
+    }
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    """The JSON schema of a type annotation."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind in _JSON_TYPES:
+        return {"type": _JSON_TYPES[kind]}
+    if origin is Annotated:
+        facts = [("description", f.meaning) if isinstance(f, Column) else f for f in arguments[1:]]
+        return _schema(arguments[0]) | dict(facts)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, UnionType) and arguments[1:] == (NoneType,):
+        some = _schema(arguments[0])
+        return some | {"type": [some["type"], "null"]}
+    if origin is list:
+        return {"type": "array", "items": _schema(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1])}
+    if is_typeddict(kind):
+        return _object(_properties(kind))
+    raise TypeError(f"no JSON schema for {kind}")
+
+
+def _object(properties: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row as a JSON file that fits its columns' schema; written completely or not at all."""
 
     def to_json(self) -> str:
         """The record as JSON text; ConfigError if it does not fit its schema."""
-        document = {"schema": SCHEMA_VERSION, **asdict(self)}  # type: ignore[call-overload]
+        document = {"schema": SCHEMA_VERSION, **dataclasses.asdict(self)}
         document = json.loads(json.dumps(document, allow_nan=False))
-        schema.check(document, self.SCHEMA, f"{type(self).__name__} record")
+        schema.fit(document, _validator(type(self)), f"{type(self).__name__} record")
         return json.dumps(document, indent=1) + "\n"
 
     @classmethod
@@ -38,9 +150,9 @@ class _Record:
             raise ConfigError(
                 f"{source} is not JSON: {error}", "delete it and run again"
             ) from error
-        schema.check(document, cls.SCHEMA, source)
-        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        return cls(**{key: value for key, value in document.items() if key in names})
+        schema.fit(document, _validator(cls), source)
+        del document["schema"]
+        return cls(**document)
 
     def write(self, path: Path) -> None:
         """Write the record to `path` atomically."""
@@ -56,74 +168,7 @@ class _Record:
         return cls.from_json(text, str(path))
 
 
-@dataclass(frozen=True)
-class Size(_Record):
-    """What a firmware needs of its board's memories; all in bytes. See size.schema.yaml."""
-
-    SCHEMA: ClassVar[str] = "size"
-
-    model: str
-    board: str
-    toolchain: str
-    toolchain_version: str
-    opt_level: int
-    build_id: str
-    flash_bytes: int
-    ram_bytes: int
-    code_bytes: int
-    weights_bytes: int
-    workspace_bytes: int
-    stack_reserved_bytes: int
-    stack_bound_bytes: int | None
-    sections: dict[str, int]
-    fits: bool
-    missing: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Measurement(_Record):
-    """One measurement of one firmware on one board. See measurement.schema.yaml."""
-
-    SCHEMA: ClassVar[str] = "measurement"
-
-    status: str
-    model: str
-    board: str
-    platform: str
-    core: str
-    toolchain: str
-    toolchain_version: str
-    opt_level: int
-    mode: str
-    timebase: str
-    clock_hz: int
-    macs: int
-    macs_executed: int
-    flash_bytes: int
-    code_bytes: int
-    weights_bytes: int
-    ram_bytes: int
-    workspace_bytes: int
-    missing: dict[str, int]
-    build_id: str
-    versions: dict[str, str]
-    started: str
-    duration_s: float
-    executor: str = "aot"
-    board_instance: str | None = None
-    instructions: int | None = None
-    latency_us: float | None = None
-    inferences_per_second: float | None = None
-    laps: list[dict[str, Any]] = field(default_factory=list)
-    operators: list[int] = field(default_factory=list)
-    inputs_sha256: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    exact: bool | None = None
-    max_abs_error: float | None = None
-    accuracy: float | None = None
-    dataset_sha256: str | None = None
-    predictions: list[int] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    quality_target: float | None = None
-    valid: bool | None = None
-    stack_bytes: int | None = None
+@functools.cache
+def _validator(record: type[Record]) -> jsonschema.Draft202012Validator:
+    properties = {"schema": {"const": SCHEMA_VERSION}, **_properties(record)}
+    return jsonschema.Draft202012Validator(_object(properties))

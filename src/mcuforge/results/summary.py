@@ -5,109 +5,46 @@ from pathlib import Path
 
 import pandas as pd
 
-from mcuforge import files, mlf
-from mcuforge.boards.inventory import TOOLCHAIN_CODEGEN
+from mcuforge import files
 from mcuforge.errors import McuforgeError
-from mcuforge.results.records import Measurement
+from mcuforge.results.columns import Measurement, Row
+from mcuforge.results.records import columns, pandas_types
 
 CELL = ["model", "board", "toolchain", "opt_level"]
-COLUMNS = [
-    "model",
-    "board",
-    "platform",
-    "core",
-    "toolchain",
-    "opt_level",
-    "executor",
-    "timebase",
-    "instructions",
-    "latency_us",
-    "inferences_per_second",
-    "macs",
-    "macs_executed",
-    "per_mac",
-    "flash_bytes",
-    "code_bytes",
-    "weights_bytes",
-    "model_weights_bytes",
-    "ram_bytes",
-    "workspace_bytes",
-    "workspace_lower_bound_bytes",
-    "stack_bytes",
-    "exact",
-    "max_abs_error",
-    "accuracy",
-    "quality_target",
-    "valid",
-    "status",
-    "missing_flash_bytes",
-    "missing_ram_bytes",
-    "tvm_version",
-    "toolchain_version",
-    "emulator_version",
-    "build_id",
-]
-_INTEGERS = [c for c in COLUMNS if c.endswith("_bytes") or c in ("instructions", "macs_executed")]
-_FLAGS = ["exact", "valid"]
+COLUMNS = list(columns(Row))
 # Whose timing a row shows when a cell was measured in several modes.
 _MODES = ("performance", "setup", "accuracy", "profile")
 
 
-def collect(measurements: Iterable[Path], archives: Iterable[Path]) -> pd.DataFrame:
+def collect(measurements: Iterable[Path]) -> pd.DataFrame:
     """The rows of the given measurements, in their order, one a cell.
 
     Args:
         measurements: records; those of one cell in several modes become one row, the accuracy
-            from accuracy mode, the timing from performance mode if there is one.
-        archives: the compiled models they ran, for facts the records leave out.
+            from accuracy mode, the rest from performance mode if there is one.
 
     Returns:
         a frame with `COLUMNS`; what was not measured is missing.
     """
-    infos = {}
-    for path in archives:
-        info = mlf.read(path).info
-        infos[path.parts[-3], info.core, info.codegen, info.opt_level] = info
     cells: dict[tuple, dict[str, Measurement]] = {}
     for path in measurements:
         record = Measurement.read(path)
-        key = record.model, record.board, record.toolchain, record.opt_level
+        key = tuple(getattr(record, name) for name in CELL)
         cells.setdefault(key, {})[record.mode] = record
     rows = []
     for modes in cells.values():
         record = next(modes[mode] for mode in _MODES if mode in modes)
-        codegen = TOOLCHAIN_CODEGEN[record.toolchain]
-        info = infos[record.model, record.core, codegen, record.opt_level]
-        rows.append(_row(record, modes.get("accuracy"), info))
-    return _typed(pd.DataFrame(rows, columns=COLUMNS))
-
-
-def _row(record: Measurement, accuracy: Measurement | None, info: mlf.Info) -> dict:
-    row = {column: getattr(record, column, None) for column in COLUMNS}
-    row |= {column: getattr(accuracy, column, None) for column in ("accuracy", "valid")}
-    work = record.instructions
-    if record.timebase == "hardware" and record.latency_us is not None:
-        work = record.latency_us * record.clock_hz / 1e6  # cycles
-    return row | {
-        "instructions": None if record.instructions is None else round(record.instructions),
-        "per_mac": work / record.macs if work and record.macs else None,
-        "workspace_lower_bound_bytes": info.workspace_lower_bound_bytes,
-        "model_weights_bytes": info.model_weights_bytes,
-        "missing_flash_bytes": record.missing["flash"],
-        "missing_ram_bytes": record.missing["ram"],
-        "tvm_version": record.versions["tvm"],
-        "emulator_version": f"qemu {qemu}" if (qemu := record.versions.get("qemu")) else None,
-    }
-
-
-def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.astype(dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_FLAGS, "boolean"))
+        row = {name: getattr(record, name) for name in COLUMNS}
+        accuracy = modes.get("accuracy")
+        row |= {name: getattr(accuracy, name, None) for name in ("accuracy", "valid")}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS).astype(pandas_types(Row))
 
 
 def read(path: Path) -> pd.DataFrame:
     """The rows of a summary file."""
     try:
-        return _typed(pd.read_csv(path))
+        return pd.read_csv(path).astype(pandas_types(Row))
     except (ValueError, KeyError) as error:
         raise McuforgeError(
             f"{path} is not a summary: {error}", "delete it and run again"
