@@ -1,12 +1,15 @@
 """Kernels written statement by statement, where TVMScript would need one text for all shapes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
+
+Frame = Callable[[], AbstractContextManager]
+"""Opens a part of a function that is under construction."""
 
 
 class Function:
@@ -37,14 +40,26 @@ class Function:
             yield self._named(name, index)
 
     @contextmanager
+    def repeat(self, extent: int) -> Iterator[ir.Expr]:
+        """A loop around blocks, of a single iteration too; its index has no name of its own."""
+        with T.serial(0, extent) as index:
+            yield index
+
+    @contextmanager
     def when(self, condition: ir.Expr) -> Iterator[None]:
+        """What is written inside runs if the condition holds."""
         with T.If(condition), T.Then():
             yield
 
     @contextmanager
-    def otherwise(self, condition: ir.Expr) -> Iterator[None]:
-        with T.If(tirx.Not(condition)), T.Then():
-            yield
+    def branch(self, condition: ir.Expr) -> Iterator[tuple[Frame, Frame]]:
+        """Two frames, to be entered one after the other: what runs if it holds, and what else.
+
+        ``with f.branch(c) as (then, otherwise)``, and inside ``with then(): ...`` and
+        ``with otherwise(): ...``.
+        """
+        with T.If(condition):
+            yield T.Then, T.Else
 
     def let(self, name: str, value: ir.Expr) -> ir.Expr:
         """Names a value."""
@@ -55,6 +70,10 @@ class Function:
         buffer = self._named(name, T.alloc_buffer((1,), str(value.ty.dtype), scope="local"))
         T.buffer_store(buffer, value, [0])
         return Variable(buffer)
+
+    def store(self, buffer: tirx.Var, at: ir.Expr | int, value: ir.Expr) -> None:
+        """Writes an element of a flat buffer."""
+        T.buffer_store(buffer, value, [at])
 
     def do(self, call: ir.Expr) -> None:
         """A call for its effect."""

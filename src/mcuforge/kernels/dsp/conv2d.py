@@ -1,26 +1,28 @@
 """Convolutions and fully connected layers on ARMv7E-M.
 
-All are matrix products: the inputs of three output pixels at a time are gathered, widened and
-interleaved in a scratch of a few hundred bytes, then a block of ``isa.armv7em`` runs over all
-output channels, two at a time. A layer with fewer than three pixels takes them one by one, four
-output channels at a time. Pixels that remain at the end are computed together with their
-predecessors again, so there is one block for them all.
+All of them are matrix products. The inputs of three pixels of the result are widened to int16 and
+interleaved in a scratch of a few hundred bytes. Then a block of ``isa.armv7em`` computes all output
+channels of the three pixels, two channels at a time. A layer with fewer than three pixels takes one
+pixel and four output channels at a time. If pixels remain at the end, the last group starts earlier
+and computes some pixels a second time: of 125 pixels the last group is 122, 123 and 124.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from tvm import ir, tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from mcuforge.isa import Instruction
 from mcuforge.isa import armv7em as isa
+from mcuforge.kernels.dsp.common import clamp_results, is_int8
 from mcuforge.kernels.dsp.requantize import HighWord, LongProduct, high_word, long_product
 from mcuforge.tir import inplace
+from mcuforge.tir.function import Function, address, lesser
+from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import Kernel, Operation, kernel
-from mcuforge.tir.requantize import clamp
 
 Exact = HighWord | LongProduct
 
@@ -35,36 +37,154 @@ _LEAST_MATRIX = {3: 6, 1: 12}
 _PADDED_BYTES = 4096
 
 
+@kernel("fully_connected", opt_level=3, needs={"dsp"}, unless={"helium"})
+def _fully_connected(operation: Operation) -> Kernel | None:
+    return _matrix(operation, 3)
+
+
+@kernel("fully_connected", opt_level=4, needs={"dsp"}, unless={"helium"})
+def _fully_connected_expanded(operation: Operation) -> Kernel | None:
+    return _matrix(operation, 4)
+
+
+@kernel("conv2d", opt_level=3, needs={"dsp"}, unless={"helium"})
+def _conv2d(operation: Operation) -> Kernel | None:
+    g = operation.geometry
+    if g.groups != 1:
+        return None
+    if g.pointwise:
+        return _matrix(operation, 3)
+    weight = operation.args[1].value
+    if not _suits(operation) or g.batch != 1 or weight.size < _LEAST_WEIGHTS:
+        return None
+    exact = high_word(operation, weight) or long_product(operation, weight)
+    if exact is None:
+        return None
+    bordered = g.padded and g.channels % 4 != 0 and _bytes(g.with_border()) <= _PADDED_BYTES
+    zero_point = operation.attrs["input_zero_point"]
+
+    def source(f: Function, x: tirx.Var, wide: tirx.Var) -> _Window:
+        read = g.with_border() if bordered else g
+        # Rows of the window that are whole words are widened where they are.
+        whole = g.columns.window * g.channels % 4 == 0
+        in_place = g.channels % 4 == 0 or (whole and g.columns.dilation == 1 and not read.padded)
+        return (_Rows if in_place else _Patch)(f, x, wide, g, zero_point, bordered)
+
+    return _kernel(operation, 3, exact, g.pixels, source, reads_all=bordered)
+
+
+def _matrix(operation: Operation, level: int) -> Kernel | None:
+    """A layer whose pixels are rows of x: fully connected, or a pointwise convolution."""
+    if not _suits(operation):
+        return None
+    weight = operation.args[1].value
+    outputs, inputs = len(weight), weight[0].size
+    pixels = math.prod(operation.out.shape) // outputs
+    expanded = _expands(pixels, level)
+    if weight.size < _LEAST_MATRIX[_together(pixels)]:
+        return None
+    exact = high_word(operation, weight)
+    if exact is None:
+        # There are so many inputs that the sums need more bits.
+        exact = (
+            high_word(operation, weight, 1 << 5) if expanded else long_product(operation, weight)
+        )
+    if exact is None:
+        return None
+
+    def source(f: Function, x: tirx.Var, wide: tirx.Var) -> _Adjacent:
+        return _Adjacent(f, x, wide, inputs, _together(pixels), expanded)
+
+    return _kernel(operation, level, exact, pixels, source)
+
+
+def _suits(operation: Operation) -> bool:
+    """Whether the blocks can compute an operator: int8 throughout, weights from -127."""
+    return is_int8(operation) and int(operation.args[1].value.min(initial=0)) >= -127
+
+
+def _together(pixels: int) -> int:
+    """How many of a layer's pixels are computed together."""
+    return 3 if pixels >= 3 else 1
+
+
+def _expands(pixels: int, level: int) -> bool:
+    """Whether weights are stored as int16: used once, their unpacking is a quarter of the work."""
+    return level >= 4 and pixels < 3
+
+
+def _bytes(g: Geometry) -> int:
+    return math.prod(g.shape[1:])
+
+
+def _kernel(
+    operation: Operation,
+    level: int,
+    exact: Exact,
+    pixels: int,
+    source: Callable[[Function, tirx.Var, tirx.Var], "_Adjacent | _Window"],
+    reads_all: bool = False,
+) -> Kernel:
+    """The kernel: for every three pixels their inputs are widened and the blocks called.
+
+    Args:
+        pixels: of the result.
+        source: widens inputs; called with the function, x, and the buffer of widened inputs.
+        reads_all: whether all of x is read before the first result is written.
+    """
+    weight, bias = operation.args[1].value, operation.args[2].value.astype(np.int64)
+    rows = weight.reshape(len(weight), -1)
+    sums = rows.sum(axis=1, dtype=np.int64)
+    dots = _dots(rows, exact, bias - operation.attrs["input_zero_point"] * sums, pixels, level)
+    f = Function(operation.name)
+    x = f.param("x", math.prod(operation.args[0].shape))
+    stream = f.param("stream", len(dots.stream), "int32")
+    y = f.param("y", pixels * len(rows))
+    wide = f.scratch("wide", dots.words, "int32")
+    inputs = source(f, x, wide)
+    together = _together(pixels)
+    with f.repeat(-(-pixels // together)) as group:
+        start = group * together
+        first = f.let("first", lesser(start, pixels - together) if pixels % together else start)
+        inputs.widen(first)
+        dots.call(f, wide, stream, y, first * len(rows))
+    clamp_results(f, y, operation, exact.clamp)
+    kept = {}
+    if reads_all or pixels == together:
+        kept = {0: 0}
+    elif operation.name == "conv2d":
+        starts = inplace.group_starts(pixels, together)
+        kept = {0: inplace.by_pixels(operation.geometry, starts, together)}
+    return Kernel(f.done(), (0, dots.stream), macs=pixels * weight.size, inplace=kept)
+
+
 @dataclass(frozen=True)
 class _Dots:
-    """How the output channels of a group of pixels are computed.
+    """The blocks that compute the output channels of a group of pixels.
 
     Attributes:
-        pixels: taken at a time, 3 or 1.
         words: int32 of widened input.
         stream: constants of all blocks.
         calls: block, its start in the stream, its first output channel.
     """
 
-    pixels: int
     words: int
     stream: np.ndarray
     calls: tuple[tuple[Instruction, int, int], ...]
 
-    def emit(self, wide: tirx.Var, stream: tirx.Var, y: tirx.Var, first: ir.Expr) -> None:
-        """Call the blocks; ``first`` is the element of y of the first pixel's channel 0."""
+    def call(
+        self, f: Function, wide: tirx.Var, stream: tirx.Var, y: tirx.Var, first: ir.Expr
+    ) -> None:
+        """Calls the blocks; ``first`` is the element of y of the first pixel's channel 0."""
         for block, start, channel in self.calls:
-            T.evaluate(
-                block(
-                    T.address_of(wide[0]),
-                    T.address_of(stream[start]),
-                    T.address_of(y[first + channel]),
-                )
-            )
+            f.do(block(address(wide, 0), address(stream, start), address(y, first + channel)))
 
 
 def _dots(rows: np.ndarray, exact: Exact, bias: np.ndarray, pixels: int, level: int) -> _Dots:
-    """Blocks for weights (o, k), k a multiple of 4, in the order the inputs are widened in.
+    """Blocks for weights (o, k) in the order in which the inputs are widened.
+
+    Of five output channels and three pixels, two blocks compute: one channels 0 to 3, two at a
+    time, and one channel 4.
 
     Args:
         rows: int8 weights.
@@ -73,8 +193,7 @@ def _dots(rows: np.ndarray, exact: Exact, bias: np.ndarray, pixels: int, level: 
         pixels: how many there are in the layer.
         level: opt_level, decides how much is unrolled.
     """
-    outputs = len(rows)
-    together = 3 if pixels >= 3 else 1
+    outputs, together = len(rows), _together(pixels)
     quads_per_step = 1 if together == 3 else 2
     steps, unroll = _steps(-(-rows.shape[1] // (4 * quads_per_step)), together, level)
     quads = steps * quads_per_step
@@ -110,342 +229,215 @@ def _dots(rows: np.ndarray, exact: Exact, bias: np.ndarray, pixels: int, level: 
         long = isinstance(exact, LongProduct)
         block = isa.dot(size, together, unroll, exact.shift, exact.signed, expanded, long)
         calls.append((block, start, first))
-    return _Dots(together, 2 * together * quads, np.concatenate(stream), tuple(calls))
+    return _Dots(2 * together * quads, np.concatenate(stream), tuple(calls))
 
 
-def _expands(pixels: int, level: int) -> bool:
-    """Whether weights are stored as int16: used once, their unpacking is a quarter of the work."""
-    return level >= 4 and pixels < 3
+def _steps(needed: int, together: int, level: int) -> tuple[int, int]:
+    """Steps of the inner loop, some perhaps with zero weights, and how many are unrolled.
 
-
-def _steps(needed: int, pixels: int, level: int) -> tuple[int, int]:
-    """Steps of the inner loop, some perhaps with zero weights, and how many are unrolled."""
-    limit = _UNROLL[min(level, 4)][pixels]
+    Nine steps at level 3 are three turns of three; the tenth step that two turns of five would
+    take costs more than a turn.
+    """
+    limit = _UNROLL[min(level, 4)][together]
     choices = []
     for unroll in range(1, limit + 1):
         steps = -(-needed // unroll) * unroll
-        choices.append((steps * _STEP_COST[pixels] + steps // unroll * _LOOP_COST, -unroll, steps))
+        cost = steps * _STEP_COST[together] + steps // unroll * _LOOP_COST
+        choices.append((cost, -unroll, steps))
     _, unroll, steps = min(choices)
     return steps, -unroll
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A convolution as the emitters below take it; padding top and left, ``x`` perhaps a copy."""
+class _Adjacent:
+    """Widens pixels that are rows of x, in the order of the weights."""
 
-    shape: tuple[int, int, int]
-    out: tuple[int, int, int]
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    zero_point: int
+    def __init__(
+        self, f: Function, x: tirx.Var, wide: tirx.Var, inputs: int, together: int, expanded: bool
+    ) -> None:
+        self._f, self._x, self._wide = f, x, wide
+        self._inputs, self._together, self._expanded = inputs, together, expanded
 
-    @property
-    def pixels(self) -> int:
-        return self.out[0] * self.out[1]
-
-
-def _build(
-    operation: Operation, level: int, rows: np.ndarray, layer: _Layer,
-    widen: Callable[[tirx.Var, tirx.Var, tirx.Var, ir.Expr, int], None], exact: Exact,
-    scratch: int = 0, prepare: Callable[[tirx.Var, tirx.Var], None] | None = None,
-    adjacent: bool = False,
-) -> Kernel:  # fmt: skip
-    """The kernel: for every three pixels widen their inputs and call the blocks.
-
-    Args:
-        rows: weights (o, k) in the order of the widened inputs.
-        widen: emits code that widens one pixel: (x, wide, scratch, pixel, place among three).
-        scratch: int8 elements of extra scratch.
-        prepare: emits code that runs first: (x, scratch).
-        adjacent: the pixels' inputs follow each other in x, in the order of the weights.
-    """
-    x_zero = operation.attrs["input_zero_point"]
-    weight, bias = operation.args[1].value, operation.args[2].value.astype(np.int64)
-    sums = weight.reshape(len(rows), -1).sum(axis=1, dtype=np.int64)
-    dots = _dots(rows, exact, bias - x_zero * sums, layer.pixels, level)
-    outputs, size = len(rows), layer.pixels * len(rows)
-    pixels = dots.pixels
-    with IRBuilder() as ib, T.prim_func(private=True):
-        x = T.arg("x", T.buffer((int(np.prod(operation.args[0].shape)),), "int8"))
-        stream = T.arg("stream", T.buffer((len(dots.stream),), "int32"))
-        y = T.arg("y", T.buffer((size,), "int8"))
-        wide = T.alloc_buffer((dots.words,), "int32")
-        IRBuilder.name("wide", wide)
-        extra = wide
-        if scratch:
-            extra = T.alloc_buffer((scratch,), "int8")
-            IRBuilder.name("patch", extra)
-        if prepare is not None:
-            prepare(x, extra)
-        with T.serial(0, -(-layer.pixels // pixels)) as group:
-            start = group * pixels
-            if layer.pixels % pixels:
-                start = T.min(start, layer.pixels - pixels)
-            first = _bound("first", start)
-            if adjacent and pixels == 3:
-                three = isa.widen_pixels(rows.shape[1])
-                source = T.address_of(x[first * rows.shape[1]])
-                T.evaluate(three(source, T.address_of(wide[0])))
+    def widen(self, first: ir.Expr) -> None:
+        """The inputs of a group of pixels."""
+        f, x, inputs, wide = self._f, self._x, self._inputs, address(self._wide, 0)
+        if self._together == 3:
+            f.do(isa.widen_pixels(inputs)(address(x, first * inputs), wide))
+            return
+        with f.repeat(1) as place:
+            source = address(x, (first + place) * inputs)
+            if self._expanded:
+                f.do(isa.widen_pairs(source, wide, inputs))
             else:
-                with T.serial(0, pixels) as place:
-                    widen(x, wide, extra, first + place, place)
-            dots.emit(wide, stream, y, first * outputs)
-        if exact.clamp is not None:
-            with T.serial(0, size) as i:
-                T.buffer_store(y, clamp(y[i], *(T.int8(v) for v in exact.clamp)), [i])
-    macs = layer.pixels * weight.size
-    if prepare is not None or layer.pixels == pixels:
-        distance = 0  # all is read before the first write
-    elif operation.name == "conv2d":
-        starts = inplace.group_starts(layer.pixels, pixels)
-        distance = inplace.by_pixels(operation.geometry, starts, pixels)
-    else:
-        return Kernel(ib.get(), (0, dots.stream), macs=macs)
-    return Kernel(ib.get(), (0, dots.stream), macs=macs, inplace={0: distance})
+                f.do(isa.widen(1)(source, address(self._wide, place), inputs))
 
 
-def _bound(name: str, value: ir.Expr) -> tirx.Var:
-    """A named constant local."""
-    var = T.Bind(value)
-    IRBuilder.name(name, var)
-    return var
+class _Window:
+    """Widens what lies under the window of a convolution; the subclasses know how."""
+
+    def __init__(
+        self, f: Function, x: tirx.Var, wide: tirx.Var, g: Geometry, zero_point: int, bordered: bool
+    ) -> None:
+        """Writes what comes before all pixels.
+
+        Args:
+            f: the function that is written.
+            x, wide: its input, and the buffer of widened inputs.
+            g: the convolution.
+            zero_point: of the input, which is what padding holds.
+            bordered: whether x is copied with a border of padding first.
+        """
+        self._f, self._x, self._wide = f, x, wide
+        self._zero_point, self._together = zero_point, _together(g.pixels)
+        self._g = g.with_border() if bordered else g
+        # The copy comes first, behind it what the subclass needs.
+        self._own = _bytes(self._g) if bordered else 0
+        size = self._own + self._scratch_bytes()
+        self._scratch = f.scratch("patch", size) if size else None
+        if bordered:
+            self._copy_with_border(g)
+            self._x = self._scratch
+
+    def widen(self, first: ir.Expr) -> None:
+        """The inputs of a group of pixels."""
+        with self._f.repeat(self._together) as place:
+            pixel = first + place
+            y = T.floordiv(pixel, self._g.columns.out) * self._g.rows.stride
+            x = T.floormod(pixel, self._g.columns.out) * self._g.columns.stride
+            above, before = self._g.rows.before, self._g.columns.before
+            top = self._f.let("top", y - above if above else y)
+            left = self._f.let("left", x - before if before else x)
+            self._widen_pixel(top, left, place)
+
+    def _scratch_bytes(self) -> int:
+        """What the subclass needs of scratch."""
+        return 0
+
+    def _widen_pixel(self, top: ir.Expr, left: ir.Expr, place: ir.Expr) -> None:
+        """The inputs under a window whose first tap is at (top, left)."""
+        raise NotImplementedError
+
+    def _copy_with_border(self, g: Geometry) -> None:
+        f, copy, row = self._f, self._scratch, g.columns.size * g.channels
+        with f.repeat(self._own) as i:
+            f.store(copy, i, T.int8(self._zero_point))
+        with f.repeat(g.rows.size) as y:
+            start = ((y + g.rows.before) * self._g.columns.size + g.columns.before) * g.channels
+            f.do(isa.copy_bytes(address(self._x, y * row), address(copy, start), row))
+
+    def _widen(self, offset: ir.Expr, word: ir.Expr, count: int) -> None:
+        block = isa.widen(self._together)
+        self._f.do(block(address(self._x, offset), address(self._wide, word), count))
 
 
-def _widen(x: tirx.Var, offset: ir.Expr, wide: tirx.Var, word: ir.Expr, pixels: int, count: int):
-    T.evaluate(isa.widen(pixels)(T.address_of(x[offset]), T.address_of(wide[word]), count))
+class _Rows(_Window):
+    """Widens the rows of the window straight from the input; outside of it is the zero point."""
 
-
-@kernel("fully_connected", opt_level=3, needs={"dsp"}, unless={"helium"})
-def _fully_connected(operation: Operation) -> Kernel | None:
-    return _matrix(operation, 3)
-
-
-def _suits(operation: Operation) -> bool:
-    """Whether the blocks can compute an operator: int8 throughout, symmetric weights."""
-    x, weight = operation.args[:2]
-    return (
-        x.dtype == weight.dtype == operation.out.dtype == "int8"
-        and weight.value is not None
-        and operation.attrs["weight_zero_point"] == 0
-        and int(weight.value.min(initial=0)) >= -127
-    )
-
-
-def _matrix(operation: Operation, level: int) -> Kernel | None:
-    """A layer whose pixels are rows of x."""
-    if not _suits(operation):
-        return None
-    weight = operation.args[1].value
-    rows = weight.reshape(len(weight), -1)
-    inputs = rows.shape[1]
-    pixels = int(np.prod(operation.out.shape)) // len(rows)
-    together = 3 if pixels >= 3 else 1
-    expanded = _expands(pixels, level)
-    if weight.size < _LEAST_MATRIX[together]:
-        return None
-    exact = high_word(operation, weight)
-    if exact is None:
-        # So many inputs that the sums need more bits.
-        exact = (
-            high_word(operation, weight, 1 << 5) if expanded else long_product(operation, weight)
-        )
-    if exact is None:
-        return None
-    layer = _Layer((1, pixels, inputs), (1, pixels, len(rows)), (1, 1), (1, 1), (1, 1), (0,) * 4, 0)
-
-    def widen(x, wide, _scratch, pixel, place):
-        if expanded:
-            address = T.address_of(x[pixel * inputs])
-            T.evaluate(isa.widen_pairs(address, T.address_of(wide[0]), inputs))
-        else:
-            _widen(x, pixel * inputs, wide, place, together, inputs)
-
-    return _build(operation, level, rows, layer, widen, exact, adjacent=True)
-
-
-@kernel("fully_connected", opt_level=4, needs={"dsp"}, unless={"helium"})
-def _fully_connected_expanded(operation: Operation) -> Kernel | None:
-    return _matrix(operation, 4)
-
-
-@kernel("conv2d", opt_level=3, needs={"dsp"}, unless={"helium"})
-def _conv2d(operation: Operation) -> Kernel | None:
-    return _convolution(operation, 3)
-
-
-def _convolution(operation: Operation, level: int) -> Kernel | None:
-    attrs = operation.attrs
-    if not _suits(operation) or attrs["groups"] != 1:
-        return None
-    weight = operation.args[1].value
-    batch, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
-    strides, padding, dilation = (tuple(attrs[k]) for k in ("strides", "padding", "dilation"))
-    kernel_shape = weight.shape[1:3]
-    if kernel_shape == (1, 1) and strides == (1, 1) and not any(padding):
-        return _matrix(operation, level)
-    if batch != 1 or weight.size < _LEAST_WEIGHTS:
-        return None
-    exact = high_word(operation, weight) or long_product(operation, weight)
-    if exact is None:
-        return None
-    layer = _Layer(
-        (height, width, channels), (out_h, out_w, outputs), kernel_shape, strides, dilation,
-        padding, attrs["input_zero_point"],
-    )  # fmt: skip
-    row = kernel_shape[1] * channels
-    (top, left, bottom, right) = padding
-    border = (height + top + bottom) * (width + left + right) * channels
-    scratch, prepare = 0, None
-    if any(padding) and channels % 4 and border <= _PADDED_BYTES:
-        layer, prepare = _padded(layer)
-        scratch = border
-    if channels % 4 == 0 or (row % 4 == 0 and dilation[1] == 1 and not any(layer.padding)):
-        widen = _widen_rows(layer, from_scratch=prepare is not None)
-        rows = weight.reshape(outputs, -1)
-    else:
-        place = scratch
-        scratch += -(-(weight[0].size) // 4) * 4
-        widen = _widen_patch(layer, place, from_scratch=prepare is not None)
-        rows = weight.reshape(outputs, -1)
-    return _build(operation, level, rows, layer, widen, exact, scratch, prepare)
-
-
-def _padded(layer: _Layer) -> tuple[_Layer, Callable[[tirx.Var, tirx.Var], None]]:
-    """The layer on a copy of its input that has a border."""
-    (height, width, channels), (top, left, bottom, right) = layer.shape, layer.padding
-    full_h, full_w = height + top + bottom, width + left + right
-    row = width * channels
-
-    def prepare(x: tirx.Var, copy: tirx.Var) -> None:
-        with T.serial(0, full_h * full_w * channels) as i:
-            T.buffer_store(copy, T.int8(layer.zero_point), [i])
-        with T.serial(0, height) as y:
-            start = ((y + top) * full_w + left) * channels
-            T.evaluate(isa.copy_bytes(T.address_of(x[y * row]), T.address_of(copy[start]), row))
-
-    padded = _Layer(
-        (full_h, full_w, channels), layer.out, layer.kernel, layer.strides, layer.dilation,
-        (0,) * 4, layer.zero_point,
-    )  # fmt: skip
-    return padded, prepare
-
-
-def _origin(layer: _Layer, pixel: ir.Expr) -> tuple[tirx.Var, tirx.Var]:
-    """Row and column of the input under the kernel's first tap."""
-    (sy, sx), (top, left, _, _), out_w = layer.strides, layer.padding, layer.out[1]
-    y = T.floordiv(pixel, out_w) * sy
-    x = T.floormod(pixel, out_w) * sx
-    return _bound("top", y - top if top else y), _bound("left", x - left if left else x)
-
-
-def _widen_rows(layer: _Layer, from_scratch: bool):
-    """Widen kernel rows straight from the input; outside it is the zero point."""
-    (height, width, channels), (taps_y, taps_x) = layer.shape, layer.kernel
-    (dy, dx), padded = layer.dilation, any(layer.padding)
-    pixels = 3 if layer.pixels >= 3 else 1
-    row = taps_x * channels
-
-    def words(count):
-        return count // 4 * 2 * pixels
-
-    def widen(x, wide, scratch, pixel, place):
-        source = scratch if from_scratch else x
-        top, left = _origin(layer, pixel)
-
-        def taps(y, ky):
-            base = (y * width + left) * channels
-            with T.serial(0, taps_x) as kx:
-                word = ky * words(row) + kx * words(channels) + place
-                inside = left + kx * dx
-                if not padded:
-                    _widen(source, base + kx * dx * channels, wide, word, pixels, channels)
-                    return
-                with T.If(tirx.all(inside >= 0, inside < width)):
-                    with T.Then():
-                        _widen(source, base + kx * dx * channels, wide, word, pixels, channels)
-                    with T.Else():
-                        value(word, channels)
-
-        def whole(y, ky):
-            word = ky * words(row) + place
-            _widen(source, (y * width + left) * channels, wide, word, pixels, row)
-
-        def value(word, count):
-            block = isa.widen_value(pixels)
-            T.evaluate(block(T.address_of(wide[word]), count // 4, layer.zero_point))
-
-        def inside_columns(y, ky):
-            if dx != 1 and taps_x > 1:
-                taps(y, ky)
-            elif not padded:
-                whole(y, ky)
-            else:
-                with T.If(tirx.all(left >= 0, left <= width - taps_x)):
-                    with T.Then():
-                        whole(y, ky)
-                    with T.Else():
-                        taps(y, ky)
-
-        with T.serial(0, taps_y) as ky:
-            y = top + ky * dy
-            if not padded:
-                inside_columns(y, ky)
-            else:
-                with T.If(tirx.all(y >= 0, y < height)):
-                    with T.Then():
-                        inside_columns(y, ky)
-                    with T.Else():
-                        value(ky * words(row) + place, row)
-
-    return widen
-
-
-def _widen_patch(layer: _Layer, place_in_scratch: int, from_scratch: bool):
-    """Gather a pixel's inputs as bytes first: few channels make short, unaligned rows."""
-    (height, width, channels), (taps_y, taps_x) = layer.shape, layer.kernel
-    (dy, dx), padded = layer.dilation, any(layer.padding)
-    pixels = 3 if layer.pixels >= 3 else 1
-    row = taps_x * channels
-
-    def widen(x, wide, scratch, pixel, place):
-        source = scratch if from_scratch else x
-        top, left = _origin(layer, pixel)
-        base = place_in_scratch
-
-        def inside():
-            if dx != 1:
-                scattered()
+    def _widen_pixel(self, top: ir.Expr, left: ir.Expr, place: ir.Expr) -> None:
+        f, g = self._f, self._g
+        row = g.columns.window * g.channels
+        with f.repeat(g.rows.window) as ky:
+            y = top + ky * g.rows.dilation
+            word = ky * self._words(row)
+            if not g.padded:
+                self._row(y, left, word, place)
                 return
-            for ky in range(taps_y):
-                start = ((top + ky * dy) * width + left) * channels
-                target = T.address_of(scratch[base + ky * row])
-                T.evaluate(isa.copy_bytes(T.address_of(source[start]), target, row))
+            with f.branch(tirx.all(y >= 0, y < g.rows.size)) as (then, otherwise):
+                with then():
+                    self._row(y, left, word, place)
+                with otherwise():
+                    self._padding(word + place, row)
 
-        def scattered():
-            loops = (T.serial(0, extent) for extent in (taps_y, taps_x, channels))
-            with next(loops) as ky, next(loops) as kx, next(loops) as c:
-                y, column = top + ky * dy, left + kx * dx
-                value = source[(y * width + column) * channels + c]
-                if padded:
-                    within = tirx.all(y >= 0, y < height, column >= 0, column < width)
-                    value = T.if_then_else(within, value, T.int8(layer.zero_point))
-                T.buffer_store(scratch, value, [base + ky * row + kx * channels + c])
-
-        if padded:
-            bottom, right = height - (taps_y - 1) * dy, width - (taps_x - 1) * dx
-            within = tirx.all(top >= 0, top < bottom, left >= 0, left < right)
-            with T.If(within):
-                with T.Then():
-                    inside()
-                with T.Else():
-                    scattered()
+    def _row(self, y: ir.Expr, left: ir.Expr, word: ir.Expr, place: ir.Expr) -> None:
+        """A row of the window, at ``word`` of the widened inputs."""
+        f, columns = self._f, self._g.columns
+        if columns.dilation != 1 and columns.window > 1:
+            self._taps(y, left, word, place)
+        elif not self._g.padded:
+            self._whole(y, left, word + place)
         else:
-            inside()
-        patch, target = T.address_of(scratch[base]), T.address_of(wide[place])
-        # Whole words; behind the last input weights are zero.
-        T.evaluate(isa.widen(pixels)(patch, target, -(-taps_y * row // 4) * 4))
+            whole = tirx.all(left >= 0, left <= columns.size - columns.window)
+            with f.branch(whole) as (then, otherwise):
+                with then():
+                    self._whole(y, left, word + place)
+                with otherwise():
+                    self._taps(y, left, word, place)
 
-    return widen
+    def _whole(self, y: ir.Expr, left: ir.Expr, word: ir.Expr) -> None:
+        g = self._g
+        self._widen((y * g.columns.size + left) * g.channels, word, g.columns.window * g.channels)
+
+    def _taps(self, y: ir.Expr, left: ir.Expr, word: ir.Expr, place: ir.Expr) -> None:
+        """A row of the window, one tap after the other."""
+        f, g, columns = self._f, self._g, self._g.columns
+        base = (y * columns.size + left) * g.channels
+        with f.repeat(columns.window) as kx:
+            word = word + kx * self._words(g.channels) + place
+            inside = left + kx * columns.dilation
+            offset = base + kx * columns.dilation * g.channels
+            if not g.padded:
+                self._widen(offset, word, g.channels)
+                return
+            within = tirx.all(inside >= 0, inside < columns.size)
+            with f.branch(within) as (then, otherwise):
+                with then():
+                    self._widen(offset, word, g.channels)
+                with otherwise():
+                    self._padding(word, g.channels)
+
+    def _padding(self, word: ir.Expr, count: int) -> None:
+        block = isa.widen_value(self._together)
+        self._f.do(block(address(self._wide, word), count // 4, self._zero_point))
+
+    def _words(self, count: int) -> int:
+        """Words that ``count`` inputs of all pixels of a group take."""
+        return count // 4 * 2 * self._together
+
+
+class _Patch(_Window):
+    """Gathers a pixel's inputs as bytes first: rows of few channels are short and not aligned."""
+
+    def _scratch_bytes(self) -> int:
+        # The widening reads whole words; weights of what is behind the inputs are zero.
+        return -(-self._g.taps * self._g.channels // 4) * 4
+
+    def _widen_pixel(self, top: ir.Expr, left: ir.Expr, place: ir.Expr) -> None:
+        f, g = self._f, self._g
+        if g.padded:
+            bottom, right = (axis.size - axis.reach + 1 for axis in (g.rows, g.columns))
+            within = tirx.all(top >= 0, top < bottom, left >= 0, left < right)
+            with f.branch(within) as (then, otherwise):
+                with then():
+                    self._inside(top, left)
+                with otherwise():
+                    self._tap_by_tap(top, left)
+        else:
+            self._inside(top, left)
+        patch, target = address(self._scratch, self._own), address(self._wide, place)
+        f.do(isa.widen(self._together)(patch, target, self._scratch_bytes()))
+
+    def _inside(self, top: ir.Expr, left: ir.Expr) -> None:
+        """Copies a window that lies inside the input, row by row."""
+        g, columns = self._g, self._g.columns
+        if columns.dilation != 1:
+            self._tap_by_tap(top, left)
+            return
+        row = columns.window * g.channels
+        for ky in range(g.rows.window):
+            start = ((top + ky * g.rows.dilation) * columns.size + left) * g.channels
+            target = address(self._scratch, self._own + ky * row)
+            self._f.do(isa.copy_bytes(address(self._x, start), target, row))
+
+    def _tap_by_tap(self, top: ir.Expr, left: ir.Expr) -> None:
+        f, g, rows, columns = self._f, self._g, self._g.rows, self._g.columns
+        row = columns.window * g.channels
+        with (
+            f.repeat(rows.window) as ky,
+            f.repeat(columns.window) as kx,
+            f.repeat(g.channels) as c,
+        ):
+            y, x = top + ky * rows.dilation, left + kx * columns.dilation
+            value = self._x[(y * columns.size + x) * g.channels + c]
+            if g.padded:
+                within = tirx.all(y >= 0, y < rows.size, x >= 0, x < columns.size)
+                value = T.if_then_else(within, value, T.int8(self._zero_point))
+            f.store(self._scratch, self._own + ky * row + kx * g.channels + c, value)
