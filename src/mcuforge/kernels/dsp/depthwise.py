@@ -6,16 +6,18 @@ weights and requantization in registers over the whole plane, and lets the resul
 input: when a channel is written it has been read.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as T
 
+from mcuforge.isa import Instruction
 from mcuforge.isa import armv7em as isa
-from mcuforge.kernels.dsp.requantize import high_word
+from mcuforge.kernels.dsp.common import clamp_results, is_int8
+from mcuforge.kernels.dsp.requantize import HighWord, high_word
+from mcuforge.tir.function import Function, address
+from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import SAME_PLACE, Kernel, Operand, Operation, kernel
-from mcuforge.tir.requantize import clamp
 
 _UNROLL = {3: 4, 4: 8}
 # LDRD reaches 1020 bytes from its base register, STRB 4095.
@@ -46,84 +48,84 @@ def _unrolled(operation: Operation) -> Kernel | None:
 
 
 def _depthwise(operation: Operation, level: int) -> Kernel | None:
-    attrs = operation.attrs
-    weight, bias = (operand.value for operand in operation.args[1:3])
-    batch, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
-    types = {operation.args[0].dtype, operation.args[1].dtype, operation.out.dtype}
-    if (
-        types != {"int8"}
-        or attrs["weight_zero_point"] != 0
-        or batch != 1
-        or outputs != channels
-        or tuple(attrs["dilation"]) != (1, 1)
-        or channels > _LONGEST_STEP
-    ):
+    g = operation.geometry
+    if not (is_int8(operation) and _suits(g)):
         return None
-    inside = _taps_inside(operation)
-    if inside < _LEAST_TAPS or inside * channels < _LEAST_TAPS_IN_ALL:
-        return None
-    per_output = np.moveaxis(weight, -1, 0)
-    exact = high_word(operation, per_output, compact=True)
+    weight = operation.args[1].value
+    by_channel = np.moveaxis(weight, -1, 0)
+    exact = high_word(operation, by_channel, compact=True)
     compact = exact is not None
     if not compact:
-        exact = high_word(operation, per_output)
+        exact = high_word(operation, by_channel)
     if exact is None:
         return None
     taps = np.where(exact.constants, 0, weight).transpose(2, 0, 1)
-    (sy, sx), (top, left, _, _) = attrs["strides"], attrs["padding"]
-    if width == 1 and weight.shape[1] == 1 and left == 0:
-        # A column: lie it down.
-        taps = taps.transpose(0, 2, 1)
-        (height, width), (out_h, out_w) = (width, height), (out_w, out_h)
-        (sy, sx), (top, left) = (sx, sy), (left, top)
-    taps_y, taps_x = taps.shape[1:]
-    rows = max((out_h - 1) * sy + taps_y, height + top)
-    pitch = -(-max((out_w - 1) * sx + taps_x, width + left) // 2) * 2
-    if (taps_y, taps_x) == (3, 3) and sy == sx and sx in (1, 2) and pitch <= _LONGEST_PITCH:
-        block = isa.depthwise_3x3(
-            out_h, out_w, sx, pitch, channels, exact.shift, exact.signed, exact.constant != 0,
-            _UNROLL[level], compact,
+    if g.columns.size == g.columns.window == 1 and g.columns.before == 0:
+        # A column of pixels is computed as a row.
+        g, taps = g.transposed(), taps.transpose(0, 2, 1)
+    stream = isa.pack_plane(_constants(operation, exact), taps.astype(np.int8), compact)
+    rows, pitch = _plane(g)
+    block = _block(g, pitch, exact, compact, _UNROLL[level])
+    copy = isa.plane(g.rows.size, g.columns.size, g.channels, pitch)
+    # SMLAD reads pairs: the last one may reach behind the plane.
+    size, start = rows * pitch + 2, g.rows.before * pitch + g.columns.before
+
+    f = Function("depthwise_conv2d")
+    x = f.param("x", math.prod(g.shape))
+    streams = f.param("stream", stream.size, "int32")
+    y = f.param("y", math.prod(g.out_shape))
+    plane = f.scratch("plane", size, "int16")
+    if size > g.rows.size * g.columns.size + 2:
+        zero_point = operation.attrs["input_zero_point"]
+        f.do(isa.fill_halfwords(address(plane, 0), size // 2, zero_point))
+    with f.repeat(g.channels) as c:
+        f.do(copy(address(x, c), address(plane, start)))
+        own = address(streams, c * stream.shape[1])
+        f.do(block(address(plane, 0), own, address(y, c), exact.constant))
+    clamp_results(f, y, operation, exact.clamp)
+    macs = g.pixels * weight.size
+    return Kernel(f.done(), (0, stream.reshape(-1)), macs=macs, inplace={0: SAME_PLACE})
+
+
+def _suits(g: Geometry) -> bool:
+    """Whether each channel is a plane that the blocks can compute, and copying it pays."""
+    inside = g.rows.taps_inside() * g.columns.taps_inside()
+    return (
+        g.batch == 1
+        and g.outputs == g.channels <= _LONGEST_STEP
+        and not g.dilated
+        and inside >= _LEAST_TAPS
+        and inside * g.channels >= _LEAST_TAPS_IN_ALL
+    )
+
+
+def _plane(g: Geometry) -> tuple[int, int]:
+    """Rows of a channel's plane with its border, and elements from one row to the next, even."""
+    rows = max(g.rows.span, g.rows.size + g.rows.before)
+    columns = max(g.columns.span, g.columns.size + g.columns.before)
+    return rows, -(-columns // 2) * 2
+
+
+def _block(g: Geometry, pitch: int, exact: HighWord, compact: bool, unroll: int) -> Instruction:
+    """What computes a channel from its plane."""
+    rows, columns = g.rows, g.columns
+    square = rows.window == columns.window == 3 and rows.stride == columns.stride in (1, 2)
+    if square and pitch <= _LONGEST_PITCH:
+        added = exact.constant != 0
+        return isa.depthwise_3x3(
+            rows.out, columns.out, columns.stride, pitch, g.channels, exact.shift, exact.signed,
+            added, unroll, compact,
         )  # fmt: skip
-    else:
-        block = isa.depthwise(
-            (out_h, out_w), (taps_y, taps_x), (sy, sx), pitch, channels, exact.shift,
-            exact.signed, compact,
-        )  # fmt: skip
-    sums = bias.astype(np.int64) - attrs["input_zero_point"] * weight.sum(axis=(0, 1), dtype=int)
+    return isa.depthwise(
+        (rows.out, columns.out), (rows.window, columns.window), (rows.stride, columns.stride),
+        pitch, g.channels, exact.shift, exact.signed, compact,
+    )  # fmt: skip
+
+
+def _constants(operation: Operation, exact: HighWord) -> np.ndarray:
+    """Bias and requantization of each channel, as ``isa.pack_plane`` takes them."""
+    weight, bias = (operand.value for operand in operation.args[1:3])
+    zero = operation.attrs["input_zero_point"]
+    sums = bias.astype(np.int64) - zero * weight.sum(axis=(0, 1), dtype=int)
     biases = exact.bias + np.where(exact.constants, 0, sums) * exact.unit
-    constants = np.concatenate([biases[:, None], exact.per_channel()], axis=1)
-    stream = isa.pack_plane(constants, taps.astype(np.int8), compact)
-    copy = isa.plane(height, width, channels, pitch)
-    x_size, y_size = height * width * channels, out_h * out_w * channels
-    start, size = top * pitch + left, rows * pitch + 2
-    with IRBuilder() as ib, T.prim_func(private=True):
-        x = T.arg("x", T.buffer((x_size,), "int8"))
-        streams = T.arg("stream", T.buffer((stream.size,), "int32"))
-        y = T.arg("y", T.buffer((y_size,), "int8"))
-        plane = T.alloc_buffer((size,), "int16")
-        IRBuilder.name("plane", plane)
-        if size > height * width + 2:
-            fill = isa.fill_halfwords(T.address_of(plane[0]), size // 2, attrs["input_zero_point"])
-            T.evaluate(fill)
-        with T.serial(0, channels) as c:
-            T.evaluate(copy(T.address_of(x[c]), T.address_of(plane[start])))
-            place = T.address_of(streams[c * stream.shape[1]])
-            T.evaluate(block(T.address_of(plane[0]), place, T.address_of(y[c]), exact.constant))
-        if exact.clamp is not None:
-            with T.serial(0, y_size) as i:
-                T.buffer_store(y, clamp(y[i], *(T.int8(v) for v in exact.clamp)), [i])
-    macs = out_h * out_w * weight.size
-    return Kernel(ib.get(), (0, stream.reshape(-1)), macs=macs, inplace={0: SAME_PLACE})
-
-
-def _taps_inside(operation: Operation) -> int:
-    """How many taps of all outputs of a channel lie inside the image."""
-    count = 1
-    for i in range(2):
-        size, out = operation.args[0].shape[1 + i], operation.out.shape[1 + i]
-        taps = operation.args[1].shape[i]
-        start = np.arange(out) * operation.attrs["strides"][i] - operation.attrs["padding"][i]
-        at = start[:, np.newaxis] + np.arange(taps)
-        count *= int(((at >= 0) & (at < size)).sum())
-    return count
+    return np.concatenate([biases[:, None], exact.per_channel()], axis=1)

@@ -5,17 +5,21 @@ whose weights are used often, which have few of them. Three tiles of 2x2 outputs
 multiplied with all output channels, and transformed back, in a scratch of a few kilobytes.
 """
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
-from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
+from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
 from mcuforge.isa import armv7em as isa
 from mcuforge.isa import armv7em_winograd as winograd
-from mcuforge.kernels.dsp.requantize import high_word
+from mcuforge.kernels.dsp.common import clamp_results, is_int8
+from mcuforge.kernels.dsp.requantize import HighWord, high_word
 from mcuforge.tir import inplace
+from mcuforge.tir.function import Function, address, lesser
+from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import Kernel, Operation, kernel
-from mcuforge.tir.requantize import clamp
 
 # Below, expanding the weights costs too much flash for the time it saves.
 _LEAST_PIXELS = 256
@@ -23,134 +27,151 @@ _LEAST_PIXELS = 256
 
 @kernel("conv2d", opt_level=4, needs={"dsp"}, unless={"helium"})
 def _winograd(operation: Operation) -> Kernel | None:
-    attrs = operation.attrs
-    x, weight = operation.args[:2]
-    batch, height, width, channels = x.shape
-    _, out_h, out_w, outputs = operation.out.shape
-    if (
-        {x.dtype, weight.dtype, operation.out.dtype} != {"int8"}
-        or weight.shape[1:3] != (3, 3)
-        or attrs["weight_zero_point"] != 0
-        or (attrs["groups"], batch) != (1, 1)
-        or tuple(attrs["strides"]) != (1, 1)
-        or tuple(attrs["dilation"]) != (1, 1)
-        or channels % 4
-        or outputs % 2
-        or out_h % 2
-        or out_w % 2
-        or out_h * out_w < _LEAST_PIXELS
-    ):
+    g = operation.geometry
+    if not (is_int8(operation) and _suits(g)):
         return None
-    words, unit = winograd.transform_weights(weight.value)
-    exact = high_word(operation, weight.value, unit)
+    weight = operation.args[1].value
+    words, unit = winograd.transform_weights(weight)
+    exact = high_word(operation, weight, unit)
     if exact is None:
         return None
     for o in np.flatnonzero(exact.constants):
         words[o // 2, ..., o % 2] = 0
-    top, left = attrs["padding"][:2]
-    zero = attrs["input_zero_point"]
-    sums = weight.value.sum(axis=(1, 2, 3), dtype=np.int64)
-    sums = operation.args[2].value.astype(np.int64) - zero * sums
-    biases = exact.bias + np.where(exact.constants, 0, sums) * exact.unit
-    biases = biases.astype(np.uint32).view(np.int32)
-    per_channel = np.concatenate([biases[:, None], exact.per_channel()], axis=1).reshape(-1)
-    pair_words, pair_constants = words[0].size, 2 * per_channel.size // outputs
+    constants = _constants(operation, exact)
+    groups = inplace.group_starts(g.pixels // 4, winograd.TILES)
 
-    tiles_x = out_w // 2
-    tiles = out_h // 2 * tiles_x
-    groups = inplace.group_starts(tiles, winograd.TILES)
-    transform = winograd.transform_inputs(channels)
-    multiply = winograd.multiply_tiles(channels)
-    finish = winograd.transform_outputs(outputs, out_w * outputs, exact.shift, exact.signed)
-    x_size, y_size = height * width * channels, out_h * out_w * outputs
-    row = width * channels
-    with IRBuilder() as ib, T.prim_func(private=True):
-        source = T.arg("x", T.buffer((x_size,), "int8"))
-        weights = T.arg("weights", T.buffer((words.size,), "int32"))
-        constants = T.arg("constants", T.buffer((per_channel.size,), "int32"))
-        y = T.arg("y", T.buffer((y_size,), "int8"))
-        wide = _buffer("wide", 8 * channels * winograd.TILES, "int32")
-        total = _buffer("sums", 16 * 2 * winograd.TILES, "int32")
-        places = _buffer("places", winograd.TILES, "int32")
-        patch = _buffer("patch", 16 * channels, "int8")
-        with T.serial(0, len(groups)) as group:
-            first = group * winograd.TILES
-            if tiles % winograd.TILES:
-                first = T.min(first, tiles - winograd.TILES)
-            first = _bound("first", first)
-            with T.serial(0, winograd.TILES) as place:
-                tile_y = _bound("tile_y", T.floordiv(first + place, tiles_x) * 2)
-                tile_x = _bound("tile_x", T.floormod(first + place, tiles_x) * 2)
-                T.buffer_store(places, (tile_y * out_w + tile_x) * outputs, [place])
-                above, before = _bound("above", tile_y - top), _bound("before", tile_x - left)
-                whole = tirx.all(above >= 0, above <= height - 4, before >= 0, before <= width - 4)
-                target = T.address_of(wide[place])
-                with T.If(whole):
-                    with T.Then():
-                        start = T.address_of(source[above * row + before * channels])
-                        T.evaluate(transform(start, target, row))
-                    with T.Else():
-                        loops = (T.serial(0, 4) for _ in range(2))
-                        with next(loops) as i, next(loops) as j:
-                            pixel = T.address_of(patch[(i * 4 + j) * channels])
-                            py, px = above + i, before + j
-                            inside = tirx.all(py >= 0, py < height, px >= 0, px < width)
-                            with T.If(inside):
-                                with T.Then():
-                                    start = T.address_of(source[py * row + px * channels])
-                                    T.evaluate(isa.copy_bytes(start, pixel, channels))
-                                with T.Else():
-                                    pairs = channels // 2
-                                    both = (zero & 0xFF) * 0x101
-                                    T.evaluate(isa.fill_halfwords(pixel, pairs // 2, both))
-                        T.evaluate(transform(T.address_of(patch[0]), target, 4 * channels))
-            with T.serial(0, outputs // 2) as pair:
-                T.evaluate(
-                    multiply(
-                        T.address_of(wide[0]),
-                        T.address_of(weights[pair * pair_words]),
-                        T.address_of(total[0]),
-                    )
-                )
-                T.evaluate(
-                    finish(
-                        T.address_of(total[0]),
-                        T.address_of(constants[pair * pair_constants]),
-                        T.address_of(y[pair * 2]),
-                        T.address_of(places[0]),
-                        exact.constant,
-                    )
-                )
-        if exact.clamp is not None:
-            with T.serial(0, y_size) as i:
-                T.buffer_store(y, clamp(y[i], *(T.int8(v) for v in exact.clamp)), [i])
+    f = Function("conv2d")
+    x = f.param("x", math.prod(g.shape))
+    weights = f.param("weights", words.size, "int32")
+    stream = f.param("constants", constants.size, "int32")
+    y = f.param("y", math.prod(g.out_shape))
+    tiles = _Tiles(
+        g=g,
+        zero_point=operation.attrs["input_zero_point"],
+        wide=f.scratch("wide", 8 * g.channels * winograd.TILES, "int32"),
+        sums=f.scratch("sums", 16 * 2 * winograd.TILES, "int32"),
+        places=f.scratch("places", winograd.TILES, "int32"),
+        patch=f.scratch("patch", 16 * g.channels),
+    )
+    with f.repeat(len(groups)) as group:
+        first = group * winograd.TILES
+        if g.pixels // 4 % winograd.TILES:
+            first = lesser(first, g.pixels // 4 - winograd.TILES)
+        tiles.transform(f, x, f.let("first", first))
+        tiles.multiply(f, weights, stream, y, exact)
+    clamp_results(f, y, operation, exact.clamp)
     return Kernel(
-        ib.get(),
-        (0, words.reshape(-1), per_channel),
-        macs=out_h * out_w * weight.value.size,
-        inplace={0: _distance(operation, groups, tiles_x)},
+        f.done(),
+        (0, words.reshape(-1), constants.reshape(-1)),
+        macs=g.pixels * weight.size,
+        inplace={0: _distance(g, groups)},
     )
 
 
-def _buffer(name: str, size: int, dtype: str) -> tirx.Var:
-    buffer = T.alloc_buffer((size,), dtype)
-    IRBuilder.name(name, buffer)
-    return buffer
+def _suits(g: Geometry) -> bool:
+    """Whether tiles cover the result, blocks its channels, and expanding weights pays."""
+    return (
+        g.rows.window == g.columns.window == 3
+        and g.rows.stride == g.columns.stride == 1
+        and not g.dilated
+        and (g.groups, g.batch) == (1, 1)
+        and g.channels % 4 == 0
+        and g.outputs % 2 == g.rows.out % 2 == g.columns.out % 2 == 0
+        and g.pixels >= _LEAST_PIXELS
+    )
 
 
-def _bound(name: str, value: tirx.Expr) -> tirx.Var:
-    var = T.Bind(value)
-    IRBuilder.name(name, var)
-    return var
+def _constants(operation: Operation, exact: HighWord) -> np.ndarray:
+    """Bias and requantization of each output channel, as the blocks take them; (o, n) int32."""
+    weight, bias = (operand.value for operand in operation.args[1:3])
+    zero = operation.attrs["input_zero_point"]
+    sums = bias.astype(np.int64) - zero * weight.sum(axis=(1, 2, 3), dtype=np.int64)
+    biases = exact.bias + np.where(exact.constants, 0, sums) * exact.unit
+    biases = biases.astype(np.uint32).view(np.int32)
+    return np.concatenate([biases[:, None], exact.per_channel()], axis=1)
 
 
-def _distance(operation: Operation, groups: list[int], tiles_x: int) -> int:
+@dataclass(frozen=True)
+class _Tiles:
+    """A few tiles of 2x2 outputs that are computed together, each from 4x4 inputs.
+
+    Attributes:
+        g: the convolution.
+        zero_point: of the input, which is what padding holds.
+        wide: transformed inputs of all tiles, int32.
+        sums: products summed over channels, of two output channels, int32.
+        places: element of y of each tile's first output.
+        patch: inputs of a tile that reaches into the padding.
+    """
+
+    g: Geometry
+    zero_point: int
+    wide: tirx.Var
+    sums: tirx.Var
+    places: tirx.Var
+    patch: tirx.Var
+
+    def transform(self, f: Function, x: tirx.Var, first: ir.Expr) -> None:
+        """Transforms the inputs of the tiles from number ``first`` on."""
+        g = self.g
+        row, tiles_x = g.columns.size * g.channels, g.columns.out // 2
+        block = winograd.transform_inputs(g.channels)
+        with f.repeat(winograd.TILES) as place:
+            tile_y = f.let("tile_y", T.floordiv(first + place, tiles_x) * 2)
+            tile_x = f.let("tile_x", T.floormod(first + place, tiles_x) * 2)
+            f.store(self.places, place, (tile_y * g.columns.out + tile_x) * g.outputs)
+            above = f.let("above", tile_y - g.rows.before)
+            before = f.let("before", tile_x - g.columns.before)
+            bottom, right = g.rows.size - 4, g.columns.size - 4
+            whole = tirx.all(above >= 0, above <= bottom, before >= 0, before <= right)
+            target = address(self.wide, place)
+            with f.branch(whole) as (then, otherwise):
+                with then():
+                    start = address(x, above * row + before * g.channels)
+                    f.do(block(start, target, row))
+                with otherwise():
+                    self._copy_patch(f, x, above, before)
+                    f.do(block(address(self.patch, 0), target, 4 * g.channels))
+
+    def _copy_patch(self, f: Function, x: tirx.Var, above: ir.Expr, before: ir.Expr) -> None:
+        """Copies 4x4 inputs of which some lie in the padding."""
+        g = self.g
+        row, both = g.columns.size * g.channels, (self.zero_point & 0xFF) * 0x101
+        with f.repeat(4) as i, f.repeat(4) as j:
+            pixel = address(self.patch, (i * 4 + j) * g.channels)
+            py, px = above + i, before + j
+            inside = tirx.all(py >= 0, py < g.rows.size, px >= 0, px < g.columns.size)
+            with f.branch(inside) as (then, otherwise):
+                with then():
+                    start = address(x, py * row + px * g.channels)
+                    f.do(isa.copy_bytes(start, pixel, g.channels))
+                with otherwise():
+                    f.do(isa.fill_halfwords(pixel, g.channels // 4, both))
+
+    def multiply(
+        self, f: Function, weights: tirx.Var, constants: tirx.Var, y: tirx.Var, exact: HighWord
+    ) -> None:
+        """Computes all output channels of the transformed tiles, two at a time."""
+        g = self.g
+        multiply = winograd.multiply_tiles(g.channels)
+        pitch = g.columns.out * g.outputs
+        finish = winograd.transform_outputs(g.outputs, pitch, exact.shift, exact.signed)
+        pair_weights, pair_constants = (
+            2 * int(buffer.shape[0]) // g.outputs for buffer in (weights, constants)
+        )
+        wide, sums, places = (address(b, 0) for b in (self.wide, self.sums, self.places))
+        with f.repeat(g.outputs // 2) as pair:
+            f.do(multiply(wide, address(weights, pair * pair_weights), sums))
+            own = address(constants, pair * pair_constants)
+            f.do(finish(sums, own, address(y, pair * 2), places, exact.constant))
+
+
+def _distance(g: Geometry, groups: list[int]) -> int:
     """How far below its input the result may start: tiles read and write two rows at a time."""
-    _, _, width, channels = operation.args[0].shape
-    _, _, out_w, outputs = operation.out.shape
-    top, left = operation.attrs["padding"][:2]
     tiles = np.array(groups)[:, None] + np.arange(winograd.TILES)
+    tiles_x = g.columns.out // 2
     y, x = tiles // tiles_x * 2, tiles % tiles_x * 2
-    reads = (np.maximum(y - top, 0) * width + np.maximum(x - left, 0)) * channels
-    writes = ((y + 1) * out_w + x + 2) * outputs
+    top, left = np.maximum(y - g.rows.before, 0), np.maximum(x - g.columns.before, 0)
+    reads = (top * g.columns.size + left) * g.channels
+    writes = ((y + 1) * g.columns.out + x + 2) * g.outputs
     return inplace.distance(reads.min(axis=1), writes.max(axis=1))
