@@ -3,7 +3,9 @@
 SXTAB16 adds two bytes of a word to two int16 sums; SSUB8 and SEL take the larger of each two bytes.
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from tvm import ir, tirx
@@ -13,6 +15,7 @@ from mcuforge.isa import armv7em as isa
 from mcuforge.operators.mean import division
 from mcuforge.tir import inplace
 from mcuforge.tir.function import Function, Variable, address
+from mcuforge.tir.geometry import Axis
 from mcuforge.tir.registry import Kernel, Operation, kernel
 from mcuforge.tir.requantize import clamp, requantize
 
@@ -26,47 +29,50 @@ _LEAST, _LEAST_PADDED = 6, 9
 
 @kernel("pool2d", opt_level=3, needs={"dsp"}, unless={"helium"})
 def _pool2d(operation: Operation) -> Kernel | None:
-    attrs = operation.attrs
-    batch, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, _ = operation.out.shape
-    pool, average = attrs["pool_size"], attrs["kind"] == "average"
-    taps = min(pool[0], height) * min(pool[1], width)
-    least = _LEAST_PADDED if any(attrs["padding"]) else _LEAST
-    # Of a single one the maximum is a copy.
-    if not _suits(operation, channels) or (not least <= taps <= _MOST if average else taps == 1):
+    g, attrs = operation.geometry, operation.attrs
+    average = attrs["kind"] == "average"
+    taps = min(g.rows.window, g.rows.size) * min(g.columns.window, g.columns.size)
+    least = _LEAST_PADDED if g.padded else _LEAST
+    # The maximum of a single input is a copy, which compilers write well.
+    pays = least <= taps <= _MOST if average else taps > 1
+    if not (_suits(operation, g.channels) and pays):
         return None
     limits = attrs["clamp_min"], attrs["clamp_max"]
     f = Function("average_pool2d" if average else "max_pool2d")
-    x = f.param("x", batch * height * width * channels)
-    y = f.param("y", batch * out_h * out_w * channels)
-    with f.loop("b", batch) as b, f.loop("oy", out_h) as oy, f.loop("ox", out_w) as ox:
-        top, rows = _inside(f, oy, 0, attrs, height)
-        left, columns = _inside(f, ox, 1, attrs, width)
+    x, y = f.param("x", math.prod(g.shape)), f.param("y", math.prod(g.out_shape))
+    with (
+        f.loop("b", g.batch) as b,
+        f.loop("oy", g.rows.out) as oy,
+        f.loop("ox", g.columns.out) as ox,
+    ):
+        top, rows = _inside(f, oy, g.rows)
+        left, columns = _inside(f, ox, g.columns)
         count = rows * columns
-        if isinstance(count, int) and columns == width:
-            # Rows without a gap are one.
+        if isinstance(count, int) and columns == g.columns.size:
+            # Rows without a gap between them are one row.
             rows, columns = 1, count
-        source = f.let("source", ((b * height + top) * width + left) * channels)
-        target = f.let("target", ((b * out_h + oy) * out_w + ox) * channels)
-        window = rows, columns, width * channels, channels
+        pixel = (b * g.rows.size + top) * g.columns.size + left
+        source = f.let("source", pixel * g.channels)
+        out = (b * g.rows.out + oy) * g.columns.out + ox
+        target = f.let("target", out * g.channels)
         if average:
             count = f.let("count", count) if isinstance(count, ir.Expr) else T.int32(count)
             half = f.let("half", T.floordiv(count, T.int32(2)))
-        with f.loop("part", channels // _LANES) as part:
+        with f.loop("part", g.channels // _LANES) as part:
             start, to = f.let("start", source + part * _LANES), f.let("to", target + part * _LANES)
+            window = _Window(x, start, rows, columns, g.columns.size * g.channels, g.channels)
             if average:
-                for lane, total in enumerate(_sums(f, x, start, *window)):
+                for lane, total in enumerate(_sums(f, window)):
                     # Halves away from zero: C's division truncates.
                     away = T.if_then_else(total > 0, total + half, total - half)
                     mean = T.truncdiv(away, count)
-                    # It is between inputs, but clang does not see that.
+                    # The mean lies between the inputs, but clang does not see that.
                     if limits != (-128, 127):
                         mean = clamp(mean, *map(T.int32, limits))
-                    T.buffer_store(y, T.cast(mean, "int8"), [to + lane])
+                    f.store(y, to + lane, T.cast(mean, "int8"))
             else:
-                f.do(isa.str_(address(y, to), _largest(f, x, start, *window, limits)))
-    distance = inplace.by_element(operation.geometry, _LANES)
-    return Kernel(f.done(), (0,), inplace={0: distance})
+                f.do(isa.str_(address(y, to), _largest(f, window, limits)))
+    return Kernel(f.done(), (0,), inplace={0: inplace.by_element(g, _LANES)})
 
 
 @kernel("mean", opt_level=3, needs={"dsp"}, unless={"helium"})
@@ -75,7 +81,7 @@ def _mean(operation: Operation) -> Kernel | None:
     axes = attrs["axes"]
     first, end = axes[0], axes[-1] + 1
     outer, count, channels = (
-        int(np.prod(part)) for part in (shape[:first], shape[first:end], shape[end:])
+        math.prod(part) for part in (shape[:first], shape[first:end], shape[end:])
     )
     adjacent = len(axes) == end - first
     if not (_suits(operation, channels) and adjacent and _LEAST <= count <= _MOST):
@@ -86,12 +92,13 @@ def _mean(operation: Operation) -> Kernel | None:
     with f.loop("o", outer) as o, f.loop("part", channels // _LANES) as part:
         start = f.let("start", o * (count * channels) + part * _LANES)
         to = f.let("to", o * channels + part * _LANES)
-        for lane, total in enumerate(_sums(f, x, start, 1, count, 0, channels)):
+        window = _Window(x, start, 1, count, 0, channels)
+        for lane, total in enumerate(_sums(f, window)):
             acc = f.let("acc", total - attrs["in_zero_point"] * count)
             result = requantize(acc, T.int64(multiplier), T.int64(addend), T.int32(shift), negative)
             limits = T.int32(attrs["clamp_min"]), T.int32(attrs["clamp_max"])
             result = clamp(result + attrs["zero_point"], *limits)
-            T.buffer_store(y, T.cast(result, "int8"), [to + lane])
+            f.store(y, to + lane, T.cast(result, "int8"))
     return Kernel(f.done(), (0,), inplace={0: 0})
 
 
@@ -100,46 +107,63 @@ def _suits(operation: Operation, channels: int) -> bool:
     return dtypes == {"int8"} and channels % _LANES == 0
 
 
-def _inside(
-    f: Function, output: ir.Expr, axis: int, attrs: dict, extent: int
-) -> tuple[ir.Expr, ir.Expr | int]:
+@dataclass(frozen=True)
+class _Window:
+    """Where four channels of the pixels under a window are in memory.
+
+    Attributes:
+        x: the buffer they are in.
+        start: element of the first pixel.
+        rows, columns: how many pixels there are.
+        pitch: elements from one row to the next one.
+        step: elements from one pixel to the next one.
+    """
+
+    x: tirx.Var
+    start: ir.Expr
+    rows: ir.Expr | int
+    columns: ir.Expr | int
+    pitch: int
+    step: int
+
+
+def _inside(f: Function, output: ir.Expr, axis: Axis) -> tuple[ir.Expr, ir.Expr | int]:
     """Where an output's window starts and how long it is, without padding."""
-    pool, before, after = (
-        attrs["pool_size"][axis], attrs["padding"][axis], attrs["padding"][axis + 2]
-    )  # fmt: skip
-    start = output * attrs["strides"][axis] - before
-    if not before and not after:
-        return start, pool
+    start = output * axis.stride - axis.before
+    if not axis.padded:
+        return start, axis.window
     first = f.let("first", T.max(start, T.int32(0)))
-    return first, f.let("size", T.min(start + pool, T.int32(extent)) - first)
+    end = T.min(start + axis.window, T.int32(axis.size))
+    return first, f.let("size", end - first)
 
 
-def _each_word(
-    f: Function, x: tirx.Var, start: ir.Expr, rows: ir.Expr | int, columns: ir.Expr | int,
-    pitch: int, step: int, visit: Callable[[ir.Expr], None],
-) -> None:  # fmt: skip
-    """Four channels of each pixel in a window: rows ``pitch`` bytes apart, pixels ``step``."""
-    unroll = 1
+def _each_word(f: Function, window: _Window, visit: Callable[[ir.Expr], None]) -> None:
+    """Visits the four channels of every pixel as a word."""
+    columns, unroll = window.columns, 1
     if isinstance(columns, int):
         unroll = max(d for d in range(1, _UNROLLED + 1) if columns % d == 0)
         columns //= unroll
-    with f.loop("ky", rows) as ky:
-        row = f.let("row", start + ky * pitch)
+    with f.loop("ky", window.rows) as ky:
+        row = f.let("row", window.start + ky * window.pitch)
         with f.loop("kx", columns) as kx:
-            pixel = f.let("pixel", row + kx * (unroll * step))
+            pixel = f.let("pixel", row + kx * (unroll * window.step))
             for index in range(unroll):
-                visit(f.let("word", isa.ldr(address(x, pixel + index * step))))
+                word = isa.ldr(address(window.x, pixel + index * window.step))
+                visit(f.let("word", word))
 
 
-def _sums(f: Function, x: tirx.Var, start: ir.Expr, *window: ir.Expr | int) -> list[ir.Expr]:
-    """Over a window, of each of four channels; int32."""
+def _sums(f: Function, window: _Window) -> list[ir.Expr]:
+    """The sum of each of four channels; int32.
+
+    SXTAB16 adds bytes 0 and 2 of a word, so one variable sums channels 0 and 2, another 1 and 3.
+    """
     even, odd = (f.variable(name, T.int32(0)) for name in ("even", "odd"))
 
     def add(word: ir.Expr) -> None:
         even.set(isa.sxtab16(0)(even.value, word))
         odd.set(isa.sxtab16(8)(odd.value, word))
 
-    _each_word(f, x, start, *window, add)
+    _each_word(f, window, add)
 
     def halves(sums: Variable) -> tuple[ir.Expr, ir.Expr]:
         return T.cast(T.cast(sums.value, "int16"), "int32"), sums.value >> 16
@@ -148,26 +172,24 @@ def _sums(f: Function, x: tirx.Var, start: ir.Expr, *window: ir.Expr | int) -> l
     return [f.let("total", total) for total in totals]
 
 
-def _largest(
-    f: Function, x: tirx.Var, start: ir.Expr, rows: ir.Expr | int, columns: ir.Expr | int,
-    pitch: int, step: int, limits: tuple[int, int],
-) -> ir.Expr:  # fmt: skip
-    """Over a window, of each of four channels, clamped; a word."""
+def _largest(f: Function, window: _Window, limits: tuple[int, int]) -> ir.Expr:
+    """The maximum of each of four channels, clamped, as a word."""
     largest = f.variable("largest", _repeated(-128))
 
     def take(word: ir.Expr) -> None:
         largest.set(isa.smax8(largest.value, word))
 
-    _each_word(f, x, start, rows, columns, pitch, step, take)
+    _each_word(f, window, take)
     low, high = limits
     if low > -128:
         take(_repeated(low))
     if high < 127:
-        # The complement reverses the order.
+        # The complement reverses the order: min(a, b) is ~max(~a, ~b).
         complement = isa.smax8(T.bitwise_not(largest.value), _repeated(~high))
         return T.bitwise_not(f.let("clamped", complement))
     return largest.value
 
 
 def _repeated(value: int) -> ir.Expr:
+    """A word of four equal bytes: of -1, 0xFFFFFFFF."""
     return T.int32(int(np.array([value] * 4, np.int8).view("<i4")[0]))
