@@ -1,21 +1,33 @@
-# make summary: set up, run the whole grid, say where the results are
-# make test:    set up, then every check and the whole test suite
-# make zephyr:  set up, and what building Zephyr firmware needs besides (docs/boards.md)
+# make summary:   set up, run the whole grid, say where the results are
+# make test:      set up, then every check and the whole test suite
+# make test-fast: the tests of tests/unit alone
+# make check:     format, lint, types
+# make coverage:  the whole test suite, and what of each file it runs; child processes, as the
+#                 steps of the workflow, do not count
+# make zephyr:    set up, and what building Zephyr firmware needs besides (docs/boards.md)
 CORES ?= 4
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: summary test check setup zephyr
+.PHONY: summary test test-fast coverage check setup zephyr
 
 summary: setup
 	$(BIN)/snakemake --cores $(CORES) results/summary.csv all
 	@echo "mcuforge: the results are in results/summary.csv, results/tables/ and results/figures/"
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) tests/unit
+
+coverage: setup
+	$(PYTEST) --cov
 
 check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	git ls-files 'src/mcuforge/device/*.[ch]' | xargs -r $(BIN)/clang-format --dry-run -Werror

@@ -60,7 +60,8 @@ def _tensors(
         for port in ports:
             part = slice(offset, offset + port.bytes)
             offset += port.bytes
-            yield row, port, *(np.frombuffer(raw[part], port.dtype) for raw in (got, want))
+            ours, theirs = (np.frombuffer(raw[part], port.dtype) for raw in (got, want))
+            yield row, port, ours, theirs
 
 
 def _distance(got: np.ndarray, want: np.ndarray) -> np.ndarray:

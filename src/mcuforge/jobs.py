@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import select
 import shutil
@@ -75,7 +76,8 @@ def job(log: str) -> Iterator[TextIO]:
         with path.open("a", buffering=1) as file:  # tools append to it as well
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-            sys.stdout.reconfigure(line_buffering=True)  # in order with what tools print
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(line_buffering=True)  # in order with what tools print
             try:
                 yield terminal
             except Exception as error:

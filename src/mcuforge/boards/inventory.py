@@ -174,7 +174,7 @@ def load(boards: Path, hardware_map: Path | None = None) -> Inventory:
         name: _board(name, entry, str(boards))
         for name, entry in schema.read_yaml(boards, "boards").items()
     }
-    bench = []
+    bench: list[Instance] = []
     for entry in schema.read_yaml(hardware_map, "hardware-map") if hardware_map else []:
         instance = _instance(entry, types, str(hardware_map))
         if any(other.id == instance.id for other in bench):

@@ -45,7 +45,8 @@ def lower_kernels(mod: tvm.IRModule) -> dict[str, LoweredKernel]:
     Returns:
         Kernels by name, sorted.
     """
-    own, generated = {}, {}
+    own: dict[str, tirx.PrimFunc] = {}
+    generated: dict[str, tirx.PrimFunc] = {}
     for var, func in mod.functions.items():
         if isinstance(func, tirx.PrimFunc):
             target = own if func.attrs and "mcuforge.op" in func.attrs else generated

@@ -71,7 +71,7 @@ def run(
 def _cmake_error(lines: list[str]) -> list[str]:
     """The first paragraph of the first error CMake reports, as one line, if there is one."""
     rest = itertools.dropwhile(lambda line: not line.startswith("CMake Error"), lines)
-    _, rest = next(rest, None), (line.strip() for line in rest)
-    told = itertools.dropwhile(lambda line: not line, rest)
+    next(rest, None)
+    told = itertools.dropwhile(lambda line: not line, map(str.strip, rest))
     paragraph = " ".join(itertools.takewhile(bool, told))
     return [paragraph] if paragraph else []

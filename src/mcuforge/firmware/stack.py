@@ -65,9 +65,9 @@ def bound(elf: Path, entry: str) -> int | None:
             below = [depth(owner, above | {function}) for owner in owners - {function}]
             # A call of itself cannot be told from a loop by its target alone, but for the start.
             recursive = function in calls[function]
-            depths[function] = (
-                None if recursive or None in below else frames[function] + max(below, default=0)  # type: ignore[type-var]
-            )
+            known = [size for size in below if size is not None]
+            bounded = not recursive and len(known) == len(below)
+            depths[function] = frames[function] + max(known, default=0) if bounded else None
         return depths[function]
 
     return depth(first, frozenset())

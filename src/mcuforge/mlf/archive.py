@@ -209,4 +209,6 @@ def _plain_files(path: Path, file: io.BufferedIOBase) -> Iterator[tuple[str, byt
             if name in seen:
                 raise ModelError(f"{path} holds '{name}' twice")
             seen.add(name)
-            yield name, tar.extractfile(member).read()
+            content = tar.extractfile(member)
+            assert content, "a regular file has content"
+            yield name, content.read()

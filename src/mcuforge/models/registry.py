@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mcuforge.errors import ConfigError
 from mcuforge.schema import read_yaml
@@ -79,10 +79,10 @@ class Model:
     quality_target: float | None = None
 
 
-def _source(entry: dict) -> Source:
+def _source(entry: dict[str, Any]) -> Source:
     if "pypi" in entry:
         return Source("pypi", entry["pypi"], tuple(entry["members"]), entry.get("tag", ""))
-    kind = "url" if "url" in entry else "path"
+    kind: Literal["url", "path"] = "url" if "url" in entry else "path"
     return Source(kind, entry[kind], directory=entry.get("directory", ""))
 
 

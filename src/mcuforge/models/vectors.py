@@ -85,6 +85,5 @@ def _random(tensor: Tensor, random: np.random.Generator) -> np.ndarray:
     low, high = _limits(tensor)
     if np.issubdtype(tensor.dtype, np.floating):
         return random.uniform(low, high, tensor.shape).astype(tensor.dtype)
-    return random.integers(low, high, tensor.shape, dtype=np.int64, endpoint=True).astype(
-        tensor.dtype
-    )
+    drawn = random.integers(int(low), int(high), tensor.shape, dtype=np.int64, endpoint=True)
+    return drawn.astype(tensor.dtype)

@@ -125,7 +125,7 @@ class Client:
         shown = command if len(command) < 40 else command[:37] + "..."
         self._write(command + TERMINATOR)
         deadline = time.monotonic() + timeout_s
-        lines, reply = Lines(self._max_line), []
+        lines, reply = Lines(self._max_line), list[str]()
         while True:
             late = f"did not complete its reply to '{shown}' in {timeout_s:.0f} s"
             for line in self._read(lines, deadline, late):
