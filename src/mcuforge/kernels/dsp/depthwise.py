@@ -123,7 +123,7 @@ def _block(g: Geometry, pitch: int, exact: HighWord, compact: bool, unroll: int)
 
 
 def _constants(operation: Operation, exact: HighWord) -> np.ndarray:
-    """Bias and requantization of each channel, as ``isa.pack_plane`` takes them."""
+    """Bias and requantization of each channel, as ``isa.armv7em.pack_plane`` takes them."""
     weight, bias = (operand.value for operand in operation.args[1:3])
     zero = operation.attrs["input_zero_point"]
     sums = bias.astype(np.int64) - zero * weight.sum(axis=(0, 1), dtype=int)
