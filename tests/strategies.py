@@ -150,7 +150,8 @@ def sliding(drawer: Drawer, dilated: bool) -> tuple[tuple[int, ...], tuple[int, 
 def weights(drawer: Drawer, shape: tuple[int, ...], axis: int, offset: bool = False) -> Tensor:
     """Constant weights, now and then with some output channels (along `axis`) all zero.
 
-    float32, uint8 per tensor, int8 per tensor (with a zero point if `offset`) or per channel.
+    float32, uint8 per tensor, int8 per tensor (with a zero point if `offset`) or per channel, then
+    now and then with scales that are negative, zero or next to nothing.
     """
     if drawer.dtype == "float32":
         spec = Spec(shape, "float32")
@@ -162,8 +163,12 @@ def weights(drawer: Drawer, shape: tuple[int, ...], axis: int, offset: bool = Fa
     else:
         base = drawer.scale(2**-10, 0.25)
         scales = np.float32(base * 2 ** drawer.random.uniform(-4, 4, shape[axis]))
+        if drawer.choice(False, False, True):
+            scales *= drawer.random.choice(np.float32([1, -1, 0, 1e-38]), shape[axis])
         spec = Spec(shape, "int8", scales.tolist(), axis=axis)
     values = drawer.values(shape, spec.dtype, int(np.max(spec.zero_point)))
+    if np.min(spec.scale or 0) < 0:  # refused otherwise
+        values = np.maximum(values, -127)
     if drawer.dtype == "float32":  # sums about as large as their terms: little cancels
         values /= np.sqrt(np.float32(values.size / shape[axis]))
     if drawer.choice(False, False, True):

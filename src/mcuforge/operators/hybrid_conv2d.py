@@ -1,8 +1,9 @@
-"""CONV_2D of dynamic-range quantized models: float tensors, 8-bit weights.
+"""CONV_2D and FULLY_CONNECTED of dynamic-range quantized models: float tensors, 8-bit weights.
 
-The input is quantized to 8 bits by its largest magnitude on every inference, and the integer
-products are scaled back (EvalHybrid, tflite/kernels/conv.cc; PortableSymmetricQuantizeFloats,
-internal/reference/portable_tensor_utils.cc; HybridConv, internal/optimized/optimized_ops.h).
+A dense layer is a convolution of one pixel a row. The input is quantized to 8 bits by its largest
+magnitude on every inference, and the integer products are scaled back (EvalHybrid in
+tflite/kernels/conv.cc; PortableSymmetricQuantizeFloats in
+internal/reference/portable_tensor_utils.cc; HybridConv in internal/optimized/optimized_ops.h).
 """
 
 import math
@@ -15,9 +16,9 @@ from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel
 hybrid_conv2d = integer_op(
     "hybrid_conv2d", lambda shapes, attrs: (infer_conv2d(shapes, attrs)[0], "float32")
 )
-"""``hybrid_conv2d(x, weight, bias, **attrs)``: x (1, h, w, c) float32; weight (o, kh, kw, c) int8;
-bias (o,) float32. Attrs: scale (of the weights), strides, dilation, padding, low and high (bounds
-of the activation)."""
+"""``hybrid_conv2d(x, weight, bias, scale, **attrs)``: x (n, h, w, c) float32; weight (o, kh, kw, c)
+int8; bias, scale (of the weights) (o,) float32. Attrs: strides, dilation, padding, low and high
+(bounds of the activation)."""
 
 
 # An operator of the model itself, present at every level, level 0 included.
@@ -25,13 +26,14 @@ of the activation)."""
 def _scalar(operation: Operation) -> Kernel:
     g, attrs = operation.geometry, operation.attrs
     weight_shape = operation.args[1].shape
-    scale, low, high = attrs["scale"], attrs["low"], attrs["high"]
+    low, high = attrs["low"], attrs["high"]
 
     @T.prim_func(private=True)
     def hybrid_conv2d(
         x: T.Buffer(g.shape, "float32"),
         weight: T.Buffer(weight_shape, "int8"),
         bias: T.Buffer((g.outputs,), "float32"),
+        scale: T.Buffer((g.outputs,), "float32"),
         y: T.Buffer(g.out_shape, "float32"),
     ):
         quantized = T.alloc_buffer(g.shape[1:], "int8")
@@ -55,7 +57,6 @@ def _scalar(operation: Operation) -> Kernel:
                     - T.cast(rest <= T.float32(-0.5), "int32")
                 )
                 quantized[iy, ix, c] = T.cast(T.min(T.max(rounded, -127), 127), "int8")
-            scaling: T.let = factor * T.float32(scale)
             for oy, ox, o in T.grid(g.rows.out, g.columns.out, g.outputs):
                 acc: T.int32 = 0
                 for ky, kx in T.grid(g.rows.window, g.columns.window):
@@ -66,8 +67,8 @@ def _scalar(operation: Operation) -> Kernel:
                             acc += T.cast(quantized[iy, ix, c], "int32") * T.cast(
                                 weight[o, ky, kx, c], "int32"
                             )
-                total: T.let = T.cast(acc, "float32") * scaling + bias[o]
+                total: T.let = T.cast(acc, "float32") * (factor * scale[o]) + bias[o]
                 y[b, oy, ox, o] = T.min(T.max(total, T.float32(low)), T.float32(high))
 
     macs = g.batch * g.pixels * math.prod(weight_shape)
-    return Kernel(hybrid_conv2d, (0, 1, 2), macs=macs)
+    return Kernel(hybrid_conv2d, (0, 1, 2, 3), macs=macs)

@@ -75,9 +75,10 @@ class Region:
             raise ModelError(f"activation clamp [{self.low}, {self.high}] is not TFLite's")
         return arithmetic.activation_range(name, self.scale, self.zero_point, self.dtype)
 
-    def operand(self, expr: relax.Expr) -> Quantized | None:
+    def operand(self, expr: relax.Expr, dtype: str = "") -> Quantized | None:
         """The integer tensor behind a float operand, or None where the operand is truly float.
 
+        Also None where it has another type than ``dtype``; by default, than 8 bits or the result's.
         Layout operators between ``dequantize`` and the operand are applied to the integers where
         these are constant.
         """
@@ -101,7 +102,10 @@ class Region:
         zero_points = np.unique(zero_point)
         if zero_points.size != 1:
             raise ModelError("per-channel zero points differ: not a TFLite quantization")
+        allowed = (dtype,) if dtype else ("int8", "uint8", self.dtype)
         dtype = str(source.ty.dtype)
+        if dtype not in allowed:
+            return None
         return Quantized(source, np.asarray(scale, "float32"), int(zero_points[0]), dtype)
 
     def constant(self, expr: relax.Expr) -> np.ndarray | None:

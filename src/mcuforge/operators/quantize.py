@@ -8,13 +8,13 @@ from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel
 from mcuforge.tir.requantize import clamp
 
 quantize = integer_op("quantize", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
-"""``quantize(x, scale, zero_point, dtype)``: float32 to 8 bits, halves away from zero."""
+"""``quantize(x, scale, zero_point, dtype)``: float32 to 8 or 16 bits, halves away from zero."""
 
 dequantize = integer_op("dequantize", lambda shapes, _attrs: (shapes[0], "float32"))
-"""``dequantize(x, scale, zero_point)``: 8 bits to float32."""
+"""``dequantize(x, scale, zero_point)``: 8 or 16 bits to float32."""
 
 requantize = integer_op("requantize", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
-"""``requantize(x, in_scale, in_zero_point, scale, zero_point, dtype)``: 8 bits to 8 bits."""
+"""``requantize(x, in_scale, in_zero_point, scale, zero_point, dtype)``: integers to integers."""
 
 
 # These three are operators of the model itself, present at every level, level 0 included.
@@ -24,12 +24,13 @@ def _quantize(operation: Operation) -> Kernel:
     dtype = operation.out.dtype
     scale, zero_point = operation.attrs["scale"], operation.attrs["zero_point"]
     low, high = arithmetic.quantized_range(dtype)
+    # Farther from zero the result saturates anyway; the bound keeps the conversion defined.
+    bound = float(2 * (high - low + 1))
 
     @T.prim_func(private=True)
     def quantize(x: T.Buffer((size,), "float32"), y: T.Buffer((size,), dtype)):
         for i in range(size):
-            # Beyond +-512 the result saturates anyway; the bound keeps the conversion defined.
-            real: T.let = T.min(T.max(x[i] / T.float32(scale), T.float32(-512)), T.float32(512))
+            real: T.let = T.min(T.max(x[i] / T.float32(scale), T.float32(-bound)), T.float32(bound))
             whole: T.let = T.cast(real, "int32")
             rest: T.let = real - T.cast(whole, "float32")
             rounded: T.let = (
@@ -58,7 +59,33 @@ def _dequantize(operation: Operation) -> Kernel:
 
 @kernel("requantize", opt_level=0)
 def _requantize(operation: Operation) -> Kernel:
-    return table_kernel(operation, requantization_table(operation))
+    if operation.args[0].dtype in ("int8", "uint8"):
+        return table_kernel(operation, requantization_table(operation))
+    attrs, in_dtype, dtype = operation.attrs, operation.args[0].dtype, operation.out.dtype
+    size = int(np.prod(operation.out.shape))
+    mantissa, shift = arithmetic.requantize_multiplier(attrs["in_scale"], attrs["scale"])
+    left, right = max(shift, 0), max(-shift, 0)
+    half_up = (1 << right) >> 1
+    half_down = max(half_up - 1, 0)
+    in_zero_point, zero_point = attrs["in_zero_point"], attrs["zero_point"]
+    low, high = arithmetic.quantized_range(dtype)
+
+    # internal/reference/requantize.h; MultiplyByQuantizedMultiplier, internal/common.cc: an int32
+    # that is shifted left wraps, then the product is rounded twice.
+    @T.prim_func(private=True)
+    def requantize(x: T.Buffer((size,), in_dtype), y: T.Buffer((size,), dtype)):
+        for i in range(size):
+            shifted: T.let = T.cast(
+                (T.cast(x[i], "int64") - T.int64(in_zero_point)) << T.int64(left), "int32"
+            )
+            product: T.let = T.cast(shifted, "int64") * T.int64(mantissa) + T.int64(1 << 30)
+            doubled: T.let = product >> T.int64(31)
+            # Halves away from zero.
+            half: T.let = T.if_then_else(doubled < T.int64(0), T.int64(half_down), T.int64(half_up))
+            result: T.let = ((doubled + half) >> T.int64(right)) + T.int64(zero_point)
+            y[i] = T.cast(T.min(T.max(result, T.int64(low)), T.int64(high)), dtype)
+
+    return Kernel(requantize, (0,))
 
 
 def requantization_table(operation: Operation) -> np.ndarray:

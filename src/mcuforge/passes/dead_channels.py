@@ -61,9 +61,7 @@ def _analyse(mod: tvm.IRModule) -> dict[relax.Var, _Channels]:
     main = mod["main"]
     tensors = [*main.params, *(binding.var for binding in bindings(mod))]
     channels = {
-        var: _Channels(int(var.ty.shape[-1]) if len(var.ty.shape) else 1)
-        for var in tensors
-        if isinstance(var.ty, relax.TensorType)
+        var: _Channels(_count(var.ty)) for var in tensors if isinstance(var.ty, relax.TensorType)
     }
     for binding in bindings(mod):
         if binding.var in channels:
@@ -98,6 +96,11 @@ def _spread_need(mod: tvm.IRModule, channels: dict[relax.Var, _Channels]) -> boo
     return kept() != before
 
 
+def _count(ty: relax.TensorType) -> int:
+    """Channels of a tensor, its last dimension; a scalar is one."""
+    return int(ty.shape[-1]) if len(ty.shape) else 1
+
+
 def _op(value: relax.Expr) -> str:
     """Name of an integer operator without prefix, or of another operator, or ''."""
     name = getattr(getattr(value, "op", None), "name", "")
@@ -117,7 +120,7 @@ def _constants(value: relax.Expr, channels: dict[relax.Var, _Channels]) -> dict[
         }
     if op in ("pool2d", "relax.reshape") and value.args[0] in channels:
         source = channels[value.args[0]]
-        if op == "pool2d" or source.count == int(value.ty.shape[-1]):
+        if op == "pool2d" or source.count == _count(value.ty):
             attrs = attributes(value) if op == "pool2d" else {"clamp_min": -256, "clamp_max": 256}
             return {
                 channel: min(max(constant, attrs["clamp_min"]), attrs["clamp_max"])

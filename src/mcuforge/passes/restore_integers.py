@@ -9,7 +9,9 @@ from mcuforge.operators.qdq import Quantized, Region
 from mcuforge.passes.rewrite import Lookup, bindings, rewrite_main
 from mcuforge.tir.registry import INTEGER_OP_PREFIX, attributes, constant_value, restorer
 
-_INTEGER_TYPES = ("int8", "uint8", "int16")
+_EIGHT_BITS = ("int8", "uint8")
+# These move elements; arithmetic is exact on 8 bits only.
+_MOVING = ("relax.concat", "relax.maximum", "relax.minimum")
 
 
 @tvm.transform.module_pass(opt_level=1, name="RestoreIntegers")
@@ -50,7 +52,11 @@ def _integer_form(value: relax.Call, lookup: Lookup) -> relax.Call | None:
     name = value.op.name
     if name == "relax.quantize":
         region = _region(value, lookup)
-        restore = restorer(region.call.op.name) if region else None
+        if region is None or (
+            region.dtype not in _EIGHT_BITS and region.call.op.name not in _MOVING
+        ):
+            return None
+        restore = restorer(region.call.op.name)
         return restore(region) if restore else None
     if name == "relax.clip":
         return _narrow_clamp(value, lookup)
@@ -66,7 +72,7 @@ def _integer_form(value: relax.Call, lookup: Lookup) -> relax.Call | None:
 
 def _restore_on_integers(call: relax.Call, dtype: str, lookup: Lookup) -> relax.Call | None:
     """Restore an operator that TVM imports on the integers, without dequantize and quantize."""
-    if dtype not in _INTEGER_TYPES:
+    if dtype not in _EIGHT_BITS:
         return None
     region = Region(call, None, -np.inf, np.inf, np.nan, 0, dtype, lookup)
     return restorer(call.op.name)(region)
@@ -112,7 +118,7 @@ def _split_bias(region: Region) -> Region:
     if region.call.op.name != "relax.add":
         return region
     heart = region.lookup(region.call.args[0])
-    bias: Quantized | None = region.operand(region.call.args[1])
+    bias: Quantized | None = region.operand(region.call.args[1], "int32")
     if (
         isinstance(heart, relax.Call)
         and heart.op.name in ("relax.nn.conv2d", "relax.matmul")

@@ -10,45 +10,11 @@ from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter, get_ten
 
 from mcuforge.errors import ModelError, located
 from mcuforge.exact import arithmetic
+from mcuforge.formats.tflite.graph import Graph, Node
+from mcuforge.formats.tflite.normalize import normalize
 from mcuforge.operators.hybrid_conv2d import hybrid_conv2d
 from mcuforge.operators.layout import resize_nearest
 from mcuforge.operators.quantize import dequantize, quantize, requantize
-
-OPERATORS = (
-    "ADD",
-    "AVERAGE_POOL_2D",
-    "CONCATENATION",
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "DEQUANTIZE",
-    "FULLY_CONNECTED",
-    "HARD_SWISH",
-    "LEAKY_RELU",
-    "LOGISTIC",
-    "MAXIMUM",
-    "MAX_POOL_2D",
-    "MEAN",
-    "MINIMUM",
-    "MUL",
-    "PACK",
-    "PAD",
-    "PADV2",
-    "QUANTIZE",
-    "RELU",
-    "RELU6",
-    "RELU_N1_TO_1",
-    "RESHAPE",
-    "RESIZE_NEAREST_NEIGHBOR",
-    "SHAPE",
-    "SOFTMAX",
-    "SPLIT",
-    "SQUEEZE",
-    "STRIDED_SLICE",
-    "SUB",
-    "TANH",
-    "TRANSPOSE",
-)
-"""TFLite's operators that compile: exactly where quantized, and tested against LiteRT."""
 
 _ACTIVATIONS = {
     ActivationFunctionType.NONE: "NONE",
@@ -81,15 +47,16 @@ def from_tflite(data: bytes) -> tvm.IRModule:
     Raises:
         ModelError: an operator is not supported; names it, its index and its output tensor.
     """
+    graph = normalize(data)
     builders: list[relax.BlockBuilder] = []
 
     def converter(model, subgraph, exp_tab, bb) -> _Converter:
         builders.append(bb)
-        return _Converter(model, subgraph, exp_tab, bb)
+        return _Converter(graph, model, subgraph, exp_tab, bb)
 
     with located(""):
         try:
-            model = tflite.Model.GetRootAsModel(_with_unique_names(data), 0)
+            model = tflite.Model.GetRootAsModel(graph.pack(), 0)
             return tvm_from_tflite(model, op_converter=converter)
         except Exception:
             for builder in builders:
@@ -97,66 +64,45 @@ def from_tflite(data: bytes) -> tvm.IRModule:
             raise
 
 
-def _with_unique_names(data: bytes) -> bytes:
-    """The model with every tensor named differently: TVM's importer tells tensors by name."""
-    subgraph = tflite.Model.GetRootAsModel(data, 0).Subgraphs(0)
-    names = [subgraph.Tensors(index).Name() for index in range(subgraph.TensorsLength())]
-    if all(names) and len(set(names)) == len(names):
-        return data
-    # A large import for a rare model: one whose names were stripped.
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(data)
-    for index, tensor in enumerate(model.subgraphs[0].tensors):
-        tensor.name = f"t{index}_{(tensor.name or b'').decode(errors='replace')}"
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
 class _Converter(OperatorConverter):
     """TVM's converter, with mcuforge's operators where TVM's QDQ form loses information."""
 
-    def __init__(self, model, subgraph, exp_tab, bb) -> None:
+    def __init__(self, graph: Graph, model, subgraph, exp_tab, bb) -> None:
         super().__init__(model, subgraph, exp_tab, bb)
-        self._index = -1
-        self.convert_map = {
-            name: self._locate_errors(name, self.convert_map[name]) for name in OPERATORS
-        }
-
-    def _locate_errors(self, name: str, convert):
-        def convert_or_name(op):
-            self._index += 1
-            where = f"operator {name} {self._where(self._index)}"
-            with located(where):
-                return self.bb.normalize(convert(op=op))  # infers the types
-
-        return convert_or_name
-
-    def _where(self, index: int) -> str:
-        operator = self.subgraph.Operators(index)
-        if not operator.OutputsLength():
-            return f"(operator {index}, no output)"
-        name = self.subgraph.Tensors(operator.Outputs(0)).Name() or b""
-        return f"(operator {index}, output tensor '{name.decode(errors='replace')}')"
+        self.graph = graph
 
     def check_unsupported_ops(self) -> None:
-        for index in range(self.subgraph.OperatorsLength()):
-            try:
-                name = self.get_op_code_str(self.subgraph.Operators(index))
-            except (tvm.error.OpNotImplemented, AttributeError, KeyError) as error:
-                raise ModelError(f"unknown operator {self._where(index)}: {error}") from error
-            if name not in self.convert_map:
-                raise ModelError(f"operator {name} {self._where(index)} is not supported")
+        """Done already, by ``supported.check``."""
 
-    def get_tensors(self, tensors_idx_list):
-        # One scale for a single channel: TVM takes it as per tensor, but minds its axis.
-        tensors = super().get_tensors(tensors_idx_list)
-        for tensor in tensors:
-            if tensor.qnn_params and tensor.tensor.Quantization().ScaleLength() == 1:
-                tensor.qnn_params["axis"] = 0
-        return tensors
+    def convert_op_to_relax(self) -> None:
+        for position, node in enumerate(self.graph.nodes):
+            op = self.subgraph.Operators(position)
+            with located(self.graph.where(node)):
+                results = self._convert(node, op)
+            for index, result in zip(node.operator.outputs, results, strict=True):
+                self.exp_tab.set_expr(get_tensor_name(self.subgraph, index), result)
+
+    def _convert(self, node: Node, op: tflite.Operator) -> list[relax.Expr]:
+        """The results of an operator, each of the shape and type that the model states."""
+        value = self.bb.normalize(self.convert_map[node.name](op=op))
+        outputs = node.operator.outputs
+        results = [value] if len(outputs) == 1 else [value[i] for i in range(len(outputs))]
+        for index, result in zip(outputs, results, strict=True):
+            stated = self.graph.tensor(index)
+            shape = tuple(int(extent) for extent in self._infer_shape(result))
+            dtype = str(self.bb.normalize(result).ty.dtype)
+            if (shape, dtype) != (stated.shape, stated.dtype):
+                raise ModelError(
+                    f"it computes {dtype} {list(shape)}, but the model says {stated.dtype} "
+                    f"{list(stated.shape)} of tensor '{stated.name}'"
+                )
+        return results
+
+    def get_expr(self, input_tensor_idx):
+        # TVM looks up variables only where it expects no constant.
+        if self.has_expr(input_tensor_idx):
+            return super().get_expr(input_tensor_idx)
+        return self.get_tensor_expr(*self.get_tensors([input_tensor_idx]))
 
     def convert_quantize(self, op):
         (source,) = self.get_input_tensors(op)
@@ -178,8 +124,6 @@ class _Converter(OperatorConverter):
 
     def convert_dequantize(self, op):
         (source,) = self.get_input_tensors(op)
-        if source.qnn_params is None:
-            return super().convert_dequantize(op)
         scale, zero_point = _per_tensor(source)
         return dequantize(self.get_tensor_expr(source), scale=scale, zero_point=zero_point)
 
@@ -188,38 +132,57 @@ class _Converter(OperatorConverter):
         source, weight, *bias = self.get_input_tensors(op)
         if source.qnn_params or not weight.qnn_params:
             return super().convert_conv(op, conv_type)
-        scale, zero_point = _per_tensor(weight)
-        values = self.get_tensor_value(weight)
-        if conv_type != "conv2d" or weight.tensor.Quantization().ScaleLength() != 1 or zero_point:
-            raise ModelError("only CONV_2D with one weight scale compiles with float activations")
         options = _options(op, tflite.Conv2DOptions)
         _, height, width, _ = (int(size) for size in self.get_tensor_shape(source))
+        kernel = self.get_tensor_shape(weight)[1:3]
         strides = [options.StrideH(), options.StrideW()]
         dilation = [options.DilationHFactor(), options.DilationWFactor()]
         (top, bottom), (left, right) = (
-            arithmetic.same_padding(*sizes) if options.Padding() == tflite.Padding.SAME else (0, 0)
-            for sizes in zip((height, width), values.shape[1:3], strides, dilation, strict=True)
+            arithmetic.same_padding(*map(int, sizes))
+            if options.Padding() == tflite.Padding.SAME
+            else (0, 0)
+            for sizes in zip((height, width), kernel, strides, dilation, strict=True)
         )
+        data, values = self.get_tensor_expr(source), self.get_tensor_value(weight)
+        return self._hybrid(
+            data, values, weight, bias, options, strides, dilation, [top, left, bottom, right]
+        )
+
+    def _hybrid(self, data, values, weight, bias, options, strides, dilation, padding):
+        """``hybrid_conv2d`` with the scales of `weight`; its values are (o, kh, kw, c)."""
+        scales = weight.tensor.Quantization().ScaleAsNumpy()
+        has_bias = bias and bias[0].tensor_idx >= 0
+        biases = self.get_tensor_value(bias[0]) if has_bias else np.zeros(len(values))
         low, high = _BOUNDS[_ACTIVATIONS[options.FusedActivationFunction()]]
-        biases = self.get_tensor_value(bias[0]) if bias else np.zeros(len(values))
         return hybrid_conv2d(
-            self.get_tensor_expr(source),
+            data,
             relax.const(values, "int8"),
             relax.const(biases, "float32"),
-            scale=scale,
+            relax.const(np.broadcast_to(scales, len(values)), "float32"),
             strides=strides,
             dilation=dilation,
-            padding=[top, left, bottom, right],
+            padding=padding,
             low=low,
             high=high,
         )
 
     def convert_fully_connected(self, op):
         # TFLite takes the input for a matrix as wide as the weights, whatever its shape.
-        source, weight = self.get_input_tensors(op)[:2]
+        source, weight, *bias = self.get_input_tensors(op)
         (result,) = self.get_output_tensors(op)
         shape = [int(size) for size in self.get_tensor_shape(source)]
-        depth = int(self.get_tensor_shape(weight)[-1])
+        units, depth = (int(size) for size in self.get_tensor_shape(weight))
+        if np.prod(shape) % depth:
+            raise ModelError(f"cannot take {shape} for rows of {depth}")
+        wanted = [int(size) for size in self.get_tensor_shape(result)]
+        if not source.qnn_params and weight.qnn_params:
+            pixels = relax.op.reshape(self.get_tensor_expr(source), [-1, 1, 1, depth])
+            values = self.get_tensor_value(weight).reshape(units, 1, 1, depth)
+            options = _options(op, tflite.FullyConnectedOptions)
+            product = self._hybrid(
+                self.bb.normalize(pixels), values, weight, bias, options, [1, 1], [1, 1], [0] * 4
+            )
+            return relax.op.reshape(self.bb.normalize(product), wanted)
         if len(shape) == 2 and shape[1] == depth:
             return super().convert_fully_connected(op)
         name = get_tensor_name(self.subgraph, source.tensor_idx)
@@ -228,17 +191,47 @@ class _Converter(OperatorConverter):
         self.exp_tab.set_expr(name, self.bb.normalize(matrix), force_override=True)
         product = super().convert_fully_connected(op)
         self.exp_tab.set_expr(name, data, force_override=True)
-        return relax.op.reshape(product, [int(size) for size in self.get_tensor_shape(result)])
+        return relax.op.reshape(product, wanted)
 
     def convert_reshape(self, op):
-        # The result's shape is static whatever arithmetic (SHAPE, STRIDED_SLICE, PACK...) the model
-        # carries to compute it for a dynamic batch; that arithmetic dies with this.
-        source = self.get_input_tensors(op)[0]
-        (result,) = self.get_output_tensors(op)
-        shape = [int(size) for size in self.get_tensor_shape(result)]
-        if np.prod(shape) != np.prod(self.get_tensor_shape(source)):
-            raise ModelError(f"cannot reshape {list(self.get_tensor_shape(source))} to {shape}")
-        return relax.op.reshape(self.get_tensor_expr(source), shape)
+        source, *target = self.get_input_tensors(op)
+        extents = [int(extent) for extent in self.get_tensor_shape(source)]
+        if target:
+            wanted = self.get_tensor_value(target[0]).reshape(-1).tolist()
+        else:
+            wanted = _options(op, tflite.ReshapeOptions).NewShapeAsNumpy()
+            wanted = [] if isinstance(wanted, int) else wanted.tolist()
+            # What old converters write for a scalar.
+            wanted = [] if wanted == [0] else wanted
+        if wanted.count(-1) == 1:
+            rest = int(np.prod([extent for extent in wanted if extent != -1]))
+            wanted[wanted.index(-1)] = int(np.prod(extents)) // max(rest, 1)
+        if min(wanted, default=1) < 0 or np.prod(wanted) != np.prod(extents):
+            raise ModelError(f"cannot reshape {extents} to {wanted}")
+        return relax.op.reshape(self.get_tensor_expr(source), wanted)
+
+    def convert_squeeze(self, op):
+        # TVM squeezes nothing where no dimensions are given, TFLite all of extent 1.
+        (source,) = self.get_input_tensors(op)
+        extents = [int(extent) for extent in self.get_tensor_shape(source)]
+        dims = _options(op, tflite.SqueezeOptions).SqueezeDimsAsNumpy()
+        dims = [] if isinstance(dims, int) else [int(d) % max(len(extents), 1) for d in dims]
+        dims = dims or [d for d, extent in enumerate(extents) if extent == 1]
+        if any(extents[d : d + 1] != [1] for d in dims):
+            raise ModelError(f"cannot squeeze dimensions {dims} of {extents}")
+        kept = [extent for d, extent in enumerate(extents) if d not in dims]
+        return relax.op.reshape(self.get_tensor_expr(source), kept)
+
+    def convert_strided_slice(self, op):
+        source, begin, end, strides = self.get_input_tensors(op)
+        extents = [int(extent) for extent in self.get_tensor_shape(source)]
+        bounds = (self.get_tensor_value(t).reshape(-1).tolist() for t in (begin, end, strides))
+        slices, shape = _slices(extents, *bounds, _options(op, tflite.StridedSliceOptions))
+        data = self.get_tensor_expr(source)
+        if slices:
+            axes, (begin, end, strides) = list(range(len(slices))), zip(*slices, strict=True)
+            data = relax.op.strided_slice(data, axes, list(begin), list(end), list(strides))
+        return relax.op.reshape(data, shape)
 
     def convert_softmax(self, op):
         # TVM forgets beta.
@@ -298,6 +291,63 @@ def _options(op: tflite.Operator, kind: type):
     options = kind()
     options.Init(op.BuiltinOptions().Bytes, op.BuiltinOptions().Pos)
     return options
+
+
+def _slices(
+    extents: list[int],
+    begin: list[int],
+    end: list[int],
+    strides: list[int],
+    options: tflite.StridedSliceOptions,
+) -> tuple[list[tuple[int, int, int]], list[int]]:
+    """What STRIDED_SLICE takes (StridedSliceStartForAxis, internal/strided_slice_logic.h).
+
+    Returns:
+        First, last and step of each dimension as ``relax.strided_slice`` wants them, and the
+        result's shape.
+    """
+
+    def masked(mask: int, entry: int) -> bool:
+        return bool(mask >> entry & 1)
+
+    ellipsis, new_axis = options.EllipsisMask(), options.NewAxisMask() & ~options.EllipsisMask()
+    entries = range(len(begin))
+    if not len(begin) == len(end) == len(strides) or 0 in strides:
+        raise ModelError(f"begin {begin}, end {end} and strides {strides} do not fit")
+    slices, shape = [], []
+    named = sum(not masked(new_axis | ellipsis, entry) for entry in entries)
+    whole = len(extents) - named
+    for entry in entries:
+        if masked(ellipsis, entry):
+            for extent in extents[len(slices) : len(slices) + whole]:
+                slices.append((0, extent, 1))
+                shape.append(extent)
+            continue
+        if masked(new_axis, entry):
+            shape.append(1)
+            continue
+        if len(slices) == len(extents):
+            raise ModelError(f"begin {begin} has more dimensions than {extents}")
+        extent, step = extents[len(slices)], strides[entry]
+        if masked(options.ShrinkAxisMask(), entry):
+            first = begin[entry] + (extent if begin[entry] < 0 else 0)
+            if not 0 <= first < extent:
+                raise ModelError(f"begin {begin} is not within {extents}")
+            slices.append((first, first + 1, 1))
+            continue
+        first = None if masked(options.BeginMask(), entry) else begin[entry]
+        last = None if masked(options.EndMask(), entry) else end[entry]
+        first = slice(first, None, step).indices(extent)[0]
+        if last is not None and options.Offset():
+            last += first
+        count = len(range(first, slice(None, last, step).indices(extent)[1], step))
+        if not count:
+            raise ModelError(f"begin {begin}, end {end} and strides {strides} take nothing")
+        stop = first + count * step
+        slices.append((first, stop if stop >= 0 else -extent - 1, step))
+        shape.append(count)
+    rest = extents[len(slices) :]
+    return slices + [(0, extent, 1) for extent in rest], shape + rest
 
 
 def _per_tensor(tensor) -> tuple[float, int]:

@@ -72,7 +72,7 @@ def evaluate(model: bytes, inputs: np.ndarray) -> np.ndarray:
     sizes = [int(np.prod(d["shape"])) * np.dtype(d["dtype"]).itemsize for d in wanted]
     rows = []
     for row in inputs:
-        for detail, raw in zip(wanted, np.split(row, np.cumsum(sizes)[:-1]), strict=True):
+        for detail, raw in zip(wanted, np.split(row, np.cumsum(sizes))[:-1], strict=True):
             interpreter.set_tensor(
                 detail["index"], raw.view(detail["dtype"]).reshape(detail["shape"])
             )

@@ -17,6 +17,8 @@ def _lookup(operation: Operation) -> Kernel | None:
 
 @kernel("requantize", opt_level=3, needs={"helium"})
 def _requantize(operation: Operation) -> Kernel | None:
+    if not {operation.args[0].dtype, operation.out.dtype} <= {"int8", "uint8"}:
+        return None
     return _gathered(operation, requantization_table(operation))
 
 
