@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
@@ -21,10 +22,17 @@ class Function:
         self._frame = T.prim_func(private=True)
         self._frame.__enter__()
         T.func_name(name)
+        self.constants: list[np.ndarray] = []
+        """Values of the parameters that ``constant`` declared, in their order."""
 
     def param(self, name: str, size: int, dtype: str = "int8") -> tirx.Var:
         """A parameter: a flat buffer."""
         return T.arg(name, T.buffer((size,), dtype))
+
+    def constant(self, name: str, value: np.ndarray) -> tirx.Var:
+        """A parameter that always takes this value, flattened."""
+        self.constants.append(value.reshape(-1))
+        return self.param(name, value.size, str(value.dtype))
 
     def scratch(self, name: str, size: int, dtype: str = "int8") -> tirx.Var:
         """A flat buffer in the workspace."""

@@ -153,6 +153,11 @@ class Geometry:
         """With the images' rows and columns exchanged."""
         return replace(self, rows=self.columns, columns=self.rows)
 
+    def flattened(self) -> "Geometry":
+        """A pointwise layer, with the pixels of all images in one row."""
+        pixels = self.batch * self.pixels
+        return replace(self, batch=1, rows=Axis(1), columns=Axis(pixels))
+
     def with_border(self) -> "Geometry":
         """The same windows over images that contain what was padding."""
         return replace(self, rows=self.rows.with_border(), columns=self.columns.with_border())

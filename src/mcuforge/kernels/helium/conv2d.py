@@ -1,9 +1,10 @@
 """Convolutions with Helium: dot products of sixteen bytes, two pixels times two channels a pass.
 
-An output row is computed from its columns: for each input column under the row, the kernel's rows
-of it, one after the other. A pixel's operands are then contiguous bytes, and neighbours share them,
-so that each input byte is copied once per kernel row, not once per tap. 1x1 kernels read the input
-itself.
+A row of the result is computed from its columns. A column holds, for one column of the input, the
+input's rows under the window, one after the other: of a 3x3 window over 8 channels 24 bytes. The
+operands of a pixel are then contiguous (72 bytes), the next pixel's start one column later, and
+each input byte is copied once for each row of the window, not once for each tap. Windows of one
+pixel without padding read the input itself.
 """
 
 import math
@@ -26,6 +27,7 @@ from mcuforge.kernels.helium.common import (
 )
 from mcuforge.tir import inplace
 from mcuforge.tir.function import Function, address, lesser
+from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import Kernel, Operation, kernel
 
 # Most vectors of weights per channel that stay in registers for two channels.
@@ -84,102 +86,125 @@ def dot(weight: np.ndarray, exclusive: bool, aligned: bool = False) -> Dot:
 
 @kernel("conv2d", opt_level=3, needs={"helium"})
 def _conv2d(operation: Operation) -> Kernel | None:
-    attrs = operation.attrs
-    batch, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
-    if not is_int8(operation) or attrs["groups"] != 1 or tuple(attrs["dilation"]) != (1, 1):
+    g = operation.geometry
+    if not is_int8(operation) or g.groups != 1 or g.dilated or g.batch != 1:
         return None
     weight, bias, scale = (operand.value for operand in operation.args[1:])
-    _, kernel_h, kernel_w, _ = weight.shape
-    (sy, sx), padding = attrs["strides"], attrs["padding"]
     exact = requantization(operation, weight, bias, scale)
-    if width == kernel_w == 1 and not padding[1] and not padding[3]:
-        # A column of pixels: lay it down as a row.
-        weight, kernel_w, kernel_h = weight.transpose(0, 2, 1, 3), kernel_h, 1
-        height, width, out_h, out_w = 1, height, 1, out_h
-        sy, sx, padding = 1, sy, (0, padding[0], 0, padding[2])
-    direct = kernel_h == kernel_w == 1 and not any(padding)
-    if direct and sy == sx == 1:
-        height, width, out_h, out_w = 1, height * width, 1, out_h * out_w
-    if exact is None or batch != 1 or outputs < 2 or out_w < 2:
+    if g.columns.size == g.columns.window == 1 and not g.columns.padded:
+        # A column of pixels is computed as a row.
+        g, weight = g.transposed(), weight.transpose(0, 2, 1, 3)
+    g = g.flattened() if g.pointwise else g
+    macs = g.pixels * weight.size
+    if exact is None or g.outputs < 2 or g.columns.out < 2 or macs < LEAST_MACS:
         return None
-    if out_h * out_w * weight.size < LEAST_MACS:
-        return None
+    matrix = weight.transpose(0, 2, 1, 3).reshape(g.outputs, -1)
+    plan = _plan(g, matrix, exact, operation.attrs["input_zero_point"])
+    columns, block = plan.columns, plan.block
 
     f = Function("conv2d")
-    x = f.param("x", height * width * channels)
-    args: list[int | np.ndarray] = [0]
-    matrix = weight.transpose(0, 2, 1, 3).reshape(outputs, -1)
-    if direct:
-        columns, pixel, row = None, sx * channels, sy * width * channels
+    x = f.param("x", math.prod(g.shape))
+    block.declare_weights(f)
+    if columns is not None:
+        columns.declare(f)
+    block.declare_requantization(f)
+    y = f.param("y", g.pixels * g.outputs)
+    source = x if columns is None else columns.begin(f, x)
+    patches = f.scratch("patches", g.pixels * plan.between) if plan.patches else None
+    block.begin(f, source if patches is None else patches, y)
+    with f.loop("oy", g.rows.out) as oy:
+        if columns is not None:
+            columns.fill(oy)
+        if patches is not None:
+            _copy_patches(f, source, patches, plan, oy * g.columns.out)
+        else:
+            row, out_row = oy * plan.row, oy * (g.columns.out * g.outputs)
+            block.write(f.let("row", row), f.let("out_row", out_row), g.columns.out)
+    if patches is not None:
+        block.write(T.int32(0), T.int32(0), g.pixels)
+    distance = _distance(operation.geometry, plan)
+    return Kernel(f.done(), (0, *f.constants), macs=macs, inplace={0: distance})
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a convolution is computed.
+
+    Attributes:
+        g: its geometry, perhaps with a column of pixels as a row or all pixels as one row.
+        columns: what the operands are read from; None if they are read from the input itself.
+        patches: whether the operands of all pixels are copied side by side first.
+        pixel: bytes from the operands of one pixel to those of the next one, in what is read.
+        row: bytes from one row to the next one, in what is read.
+        between: bytes from one pixel to the next one as the block sees it.
+        block: computes rows of pixels.
+    """
+
+    g: Geometry
+    columns: "Columns | None"
+    patches: bool
+    pixel: int
+    row: int
+    between: int
+    block: "PixelPairs | PixelQuads"
+
+
+def _plan(g: Geometry, matrix: np.ndarray, exact: Biased | Line, zero_point: int) -> _Plan:
+    """The plan with the fewest instructions for weights (o, depth)."""
+    vectors = -(-matrix.shape[1] // LANES)
+    if g.taps == 1 and not g.padded:
+        columns, pixel = None, g.columns.stride * g.channels
+        row = g.rows.stride * g.columns.size * g.channels
     else:
-        columns = Columns(
-            height, width, channels, kernel_h, sy, padding[0], padding[1],
-            (out_w - 1) * sx + kernel_w, attrs["input_zero_point"],
-        )  # fmt: skip
-        pixel, row = sx * columns.bytes, 0
-    vectors, pixels = -(-matrix.shape[1] // LANES), out_h * out_w
-    # Of narrow rows, the operands of all pixels are copied side by side, if they are no larger than
-    # the result.
+        columns = Columns(g, zero_point)
+        pixel, row = g.columns.stride * columns.bytes, 0
+    # Narrow rows leave no room for four pixels at a time. Then the operands of all pixels are
+    # copied side by side, if they are no larger than the result.
     patches = (
         columns is not None
-        and not PixelQuads.cheaper(vectors, out_w)
-        and PixelQuads.cheaper(vectors, pixels)
-        and vectors * LANES <= outputs
+        and not PixelQuads.cheaper(vectors, g.columns.out)
+        and PixelQuads.cheaper(vectors, g.pixels)
+        and vectors * LANES <= g.outputs
     )
     between = vectors * LANES if patches else pixel
     aligned = patches or (columns is not None and pixel % 4 == 0)
-    product = dot(matrix, direct, aligned)
-    quads = patches or PixelQuads.cheaper(vectors, out_w)
+    product = dot(matrix, exclusive=columns is None, aligned=aligned)
+    quads = patches or PixelQuads.cheaper(vectors, g.columns.out)
     block = (PixelQuads if quads else PixelPairs)(product, exact, between)
-    parameters = {"weight": block.stream, "count": block.count}
-    if columns is not None:
-        parameters["pattern"] = columns.pattern
-    parameters = {name: value for name, value in parameters.items() if value is not None}
-    args += [*parameters.values(), *block.params]
-    constants = {
-        name: f.param(name, value.size, str(value.dtype)) for name, value in parameters.items()
-    }
-    constants["params"] = [f.param("params", v.size, str(v.dtype)) for v in block.params]
-    y = f.param("y", pixels * outputs)
-    source = operands = x
-    if columns is not None:
-        source = operands = f.scratch("columns", columns.size)
-        columns.clear(f, source)
-    if patches:
-        operands = f.scratch("patches", pixels * between)
-    constants["offset"] = f.let("offsets", block.offsets())
-    with f.loop("oy", out_h) as oy:
-        if columns is not None:
-            columns.fill(f, x, source, oy, constants.get("pattern"))
-        if patches:
-            with f.loop("ox", out_w) as ox:
-                start, to = f.let("start", ox * pixel), f.let("to", (oy * out_w + ox) * between)
-                for at in range(0, between, LANES):
-                    operand = mve.vldrb_s8(address(source, start + at))
-                    f.do(mve.vstrb_s8(address(operands, to + at), operand))
-        else:
-            base, out = f.let("row", oy * row), f.let("out_row", oy * (out_w * outputs))
-            block.write(f, operands, base, constants, y, out, out_w)
-    if patches:
-        block.write(f, operands, T.int32(0), constants, y, T.int32(0), pixels)
-    # Operands copied are read before results are written; of x itself, a pair of pixels, or with
-    # quads a row, is read anew for every two channels.
-    count = 2 if direct and not quads else out_w
-    starts = [y * out_w + x for y in range(out_h) for x in inplace.group_starts(out_w, count)]
-    distance = 0 if patches else inplace.by_pixels(operation.geometry, starts, count, not direct)
-    macs = out_h * out_w * weight.size
-    return Kernel(f.done(), tuple(args), macs=macs, inplace={0: distance})
+    return _Plan(g, columns, patches, pixel, row, between, block)
 
 
-def _pixels(f: Function, name: str, index: ir.Expr, group: int, count: int) -> ir.Expr:
-    """First pixel of a group; the last group may compute pixels of the one before again."""
-    first = index * group
-    return f.let(name, lesser(first, count - group) if count % group else first)
+def _copy_patches(
+    f: Function, columns: tirx.Var, patches: tirx.Var, plan: _Plan, first: ir.Expr
+) -> None:
+    """Copies the operands of a row of pixels side by side; ``first`` is the first one's number."""
+    with f.loop("ox", plan.g.columns.out) as ox:
+        start = f.let("start", ox * plan.pixel)
+        to = f.let("to", (first + ox) * plan.between)
+        for at in range(0, plan.between, LANES):
+            operand = mve.vldrb_s8(address(columns, start + at))
+            f.do(mve.vstrb_s8(address(patches, to + at), operand))
+
+
+def _distance(original: Geometry, plan: _Plan) -> int:
+    """How far below its input the result may start; ``original`` is the operator's geometry."""
+    if plan.patches:
+        return 0
+    # Operands that were copied are read before results are written. Of x itself, a pair of pixels,
+    # or with quads a row, is read anew for every two channels.
+    direct, quads = plan.columns is None, isinstance(plan.block, PixelQuads)
+    width = plan.g.columns.out
+    count = 2 if direct and not quads else width
+    starts = [
+        row * width + start
+        for row in range(plan.g.rows.out)
+        for start in inplace.group_starts(width, count)
+    ]
+    return inplace.by_pixels(original, starts, count, reads_first=not direct)
 
 
 def _channel_pairs(outputs: int) -> np.ndarray:
-    """Channels (pairs, 2); with an odd number the first two pairs share one."""
+    """Channels (pairs, 2); of an odd number the first two pairs share one: 0 1, 1 2, 3 4."""
     first = np.maximum(np.arange(-(-outputs // 2)) * 2 - outputs % 2, 0)
     return first[:, np.newaxis] + np.arange(2)
 
@@ -201,101 +226,106 @@ class PixelQuads:
         """See PixelPairs."""
         self._dot, self._exact, self._pixel = product, exact, pixel
         self._outputs = len(product.weights)
-        channels = _channel_pairs(self._outputs)
         # Two pixels of eight bytes come in one vector, for either a weight vector of its own.
         self._shared = 2 if product.tail == pixel == LANES // 2 else 1
-        weights = np.concatenate(
+        self._weights = np.concatenate(
             [np.roll(product.weights, i * product.tail, axis=2) for i in range(self._shared)], 1
         )
-        self._vectors = weights.shape[1]
         # Of each vector only what counts is stored, if that is at its beginning or all of it.
         self._used = [
-            int(np.flatnonzero(weights[:, i].any(axis=0)).max(initial=0)) + 1
-            for i in range(self._vectors)
+            int(np.flatnonzero(vector.any(axis=0)).max(initial=0)) + 1
+            for vector in self._weights.swapaxes(0, 1)
         ]
-        kept = [weights[:, i, :used] for i, used in enumerate(self._used)]
-        rows = np.concatenate(kept, axis=1)
-        self._row = rows.shape[1]
-        self.stream = np.ascontiguousarray(rows[channels]).reshape(-1)
-        self._groups = by_width(exact.columns)
-        self.params = [group[channels].reshape(-1) for group in self._groups if group.size]
-        self.count = None
 
-    def offsets(self) -> ir.Expr:
-        """Where results go: two channels of the pixels 0, 2, 1, 3."""
-        pixels = [T.uint32(i * self._outputs * 0x10001 + 0x10000) for i in (0, 2, 1, 3)]
-        return mve.vmov_u16(*pixels)
-
-    def write(
-        self,
-        f: Function,
-        x: tirx.Var,
-        row: ir.Expr,
-        constants: dict[str, ir.Expr],
-        y: tirx.Var,
-        out: ir.Expr,
-        pixels: int,
-    ) -> None:
+    def declare_weights(self, f: Function) -> None:
         """See PixelPairs."""
-        w, params, offsets = (constants[name] for name in ("weight", "params", "offset"))
+        kept = [self._weights[:, i, :used] for i, used in enumerate(self._used)]
+        rows = np.concatenate(kept, axis=1)
+        self._w = f.constant("weight", rows[_channel_pairs(self._outputs)])
+
+    def declare_requantization(self, f: Function) -> None:
+        """See PixelPairs."""
+        channels = _channel_pairs(self._outputs)
+        self._groups = by_width(self._exact.columns)
+        self._params = [f.constant("params", g[channels]) for g in self._groups if g.size]
+
+    def begin(self, f: Function, x: tirx.Var, y: tirx.Var) -> None:
+        """See PixelPairs."""
+        self._f, self._x, self._y = f, x, y
+        # Results go to two channels of the pixels 0, 2, 1 and 3: halfwords, the lower pixel first.
+        pixels = [T.uint32(i * self._outputs * 0x10001 + 0x10000) for i in (0, 2, 1, 3)]
+        self._places = f.let("offsets", mve.vmov_u16(*pixels))
+
+    def write(self, row: ir.Expr, out: ir.Expr, pixels: int) -> None:
+        """See PixelPairs."""
+        f = self._f
         with f.loop("channels", -(-self._outputs // 2)) as pair:
-            first = pair * (2 * self._row)
-            weights = [
-                [f.let("w", self._weights(w, first + c * self._row, i))
-                 for i in range(self._vectors)]
-                for c in range(2)
-            ]  # fmt: skip
-            columns = [scalars(f, params, self._groups, pair * 2 + c) for c in range(2)]
+            first = pair * (2 * sum(self._used))
+            weights = [self._load_weights(first + c * sum(self._used)) for c in range(2)]
+            columns = [scalars(f, self._params, self._groups, pair * 2 + c) for c in range(2)]
             target = f.let("target", out + _first_channel(pair, self._outputs))
-
-            def four(ox):
-                sums = [[], []]
-                base = f.let("x_at", row + ox * self._pixel)
-                for i in range(4):
-                    for c, acc in enumerate(self._pixel_sums(f, x, base, i, weights)):
-                        sums[c].append(acc)
-                results = []
-                for acc, own in zip(sums, columns, strict=True):
-                    value = f.let("sum", mve.vmov_s32(acc[0], acc[2], acc[1], acc[3]))
-                    results.append(self._exact.unsaturated(value, *own))
-                at = address(y, target + ox * self._outputs)
-                f.do(mve.vstrb_scatter_s16(at, offsets, mve.vqmovn_pair_s32(*results)))
-
             with f.loop("quad", pixels // 4) as quad:
-                four(quad * 4)
+                self._four(quad * 4, row, target, weights, columns)
             if pixels % 4:
                 # The last four pixels, some of them again.
-                four(T.int32(pixels - 4))
+                self._four(T.int32(pixels - 4), row, target, weights, columns)
 
-    def _weights(self, w, row, index):
-        at, used = address(w, row + sum(self._used[:index])), self._used[index]
-        return mve.vldrb_s8(at) if used == LANES else mve.vldrbt_s8(at, T.int32(used))
+    def _load_weights(self, row: ir.Expr) -> list[ir.Expr]:
+        """The vectors of a channel whose weights start at ``row``."""
+        vectors = []
+        for index, used in enumerate(self._used):
+            at = address(self._w, row + sum(self._used[:index]))
+            vector = mve.vldrb_s8(at) if used == LANES else mve.vldrbt_s8(at, T.int32(used))
+            vectors.append(self._f.let("w", vector))
+        return vectors
 
-    def _pixel_sums(self, f, x, base, index, weights):
+    def _four(
+        self,
+        ox: ir.Expr,
+        row: ir.Expr,
+        target: ir.Expr,
+        weights: list[list[ir.Expr]],
+        columns: list[list[ir.Expr]],
+    ) -> None:
+        """Both channels of four pixels."""
+        f = self._f
+        sums = [[], []]
+        base = f.let("x_at", row + ox * self._pixel)
+        for i in range(4):
+            for c, acc in enumerate(self._pixel_sums(base, i, weights)):
+                sums[c].append(acc)
+        results = []
+        for acc, own in zip(sums, columns, strict=True):
+            value = f.let("sum", mve.vmov_s32(acc[0], acc[2], acc[1], acc[3]))
+            results.append(self._exact.unsaturated(value, *own))
+        at = address(self._y, target + ox * self._outputs)
+        f.do(mve.vstrb_scatter_s16(at, self._places, mve.vqmovn_pair_s32(*results)))
+
+    def _pixel_sums(self, base: ir.Expr, index: int, weights: list[list[ir.Expr]]) -> list[ir.Expr]:
         """Accumulators of both channels for one pixel."""
+        f = self._f
         if self._shared > 1:
             if index % self._shared == 0:
-                at = address(x, base + index * self._pixel)
+                at = address(self._x, base + index * self._pixel)
                 self._loaded = f.let("x", mve.vldrb_s8(at))
             return [f.let("acc", mve.vmladav_s8(self._loaded, c[index % 2])) for c in weights]
         acc = [None, None]
         for i in range(len(self._dot.starts)):
-            value = f.let("x", self._dot.load(x, base + index * self._pixel, i))
-            acc = [
-                f.let(
-                    "acc",
-                    mve.vmladav_s8(value, c[i]) if a is None else mve.vmladava_s8(a, value, c[i]),
-                )
-                for a, c in zip(acc, weights, strict=True)
-            ]
+            value = f.let("x", self._dot.load(self._x, base + index * self._pixel, i))
+            acc = [f.let("acc", _add(a, value, c[i])) for a, c in zip(acc, weights, strict=True)]
         return acc
+
+
+def _add(acc: ir.Expr | None, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    """The accumulator and a dot product of two vectors; None: there is no accumulator yet."""
+    return mve.vmladav_s8(a, b) if acc is None else mve.vmladava_s8(acc, a, b)
 
 
 class PixelPairs:
     """Rows of pixels, two at a time, for two channels."""
 
     def __init__(self, product: Dot, exact: Biased | Line, pixel: int) -> None:
-        """Prepares weights (``stream``) and ``params``, if any.
+        """Chooses how long dot products are cut into loops.
 
         Args:
             product: the dot product of one output.
@@ -304,64 +334,69 @@ class PixelPairs:
         """
         self._dot, self._exact, self._pixel = product, exact, pixel
         self._outputs = len(product.weights)
-        channels = _channel_pairs(self._outputs)
-        self._pairs = len(channels)
-        # Behind the weights of two channels come their constants: one pointer walks over all.
-        stream = product.weights[channels].transpose(0, 2, 1, 3).reshape(self._pairs, -1)
-        tail = np.stack([v[channels] for v in exact.columns], 1)
-        tail = tail.astype("<i4").reshape(self._pairs, -1).view(np.int8)
-        stream = np.concatenate([stream, tail], 1)
-        self._stride, self.stream, self.params = stream.shape[1], stream.reshape(-1), []
         starts = product.starts
         whole = len(starts) if starts[-1] == LANES * (len(starts) - 1) else len(starts) - 1
         self._group = max(g for g in range(1, _UNROLLED + 1) if whole % g == 0)
         if self._group < 4:
             self._group = 8
         self._groups = whole // self._group if len(starts) > _UNROLLED else 0
+
+    def declare_weights(self, f: Function) -> None:
+        """Declares the constants that come before those of ``Columns``."""
+        channels = _channel_pairs(self._outputs)
+        pairs = len(channels)
+        # Behind the weights of two channels come their constants: one pointer walks over all.
+        stream = self._dot.weights[channels].transpose(0, 2, 1, 3).reshape(pairs, -1)
+        tail = np.stack([v[channels] for v in self._exact.columns], 1)
+        tail = tail.astype("<i4").reshape(pairs, -1).view(np.int8)
+        stream = np.concatenate([stream, tail], 1)
+        self._pairs, self._stride = stream.shape
+        self._w = f.constant("weight", stream)
         # In memory: a loop whose count they know is unrolled by compilers, into more addresses than
         # there are registers.
-        self.count = np.array([self._groups], np.int32) if self._groups else None
+        count = np.array([self._groups], np.int32)
+        self._count = f.constant("count", count) if self._groups else None
 
-    def write(
-        self,
-        f: Function,
-        x: tirx.Var,
-        row: ir.Expr,
-        constants: dict[str, ir.Expr],
-        y: tirx.Var,
-        out: ir.Expr,
-        pixels: int,
-    ) -> None:
-        """All channels of a row of pixels.
+    def declare_requantization(self, f: Function) -> None:
+        """Declares the constants that come behind those of ``Columns``: here none."""
+
+    def begin(self, f: Function, x: tirx.Var, y: tirx.Var) -> None:
+        """Writes what comes before all rows.
 
         Args:
             f: the function that is written.
             x: holds the operands.
-            row: where those of the first pixel start.
-            constants: ``weight`` and ``params``: buffers of ``stream`` and ``params``; ``offset``:
-                ``offsets()``.
             y: the result.
-            out: where the first pixel's starts.
+        """
+        self._f, self._x, self._y = f, x, y
+        # Results go to channels 0 and 1 of a pixel, and of the next one.
+        lanes = (0, 1, self._outputs, self._outputs + 1)
+        self._places = f.let("offsets", mve.vmov_u32(*(T.uint32(lane) for lane in lanes)))
+
+    def write(self, row: ir.Expr, out: ir.Expr, pixels: int) -> None:
+        """All channels of a row of pixels.
+
+        Args:
+            row: where the operands of the first pixel start.
+            out: where its results start.
             pixels: their number.
         """
+        f = self._f
         with f.loop("pair", -(-pixels // 2)) as index:
-            ox = _pixels(f, "ox", index, 2, pixels)
+            # Of an odd number the last pair computes a pixel of the one before again.
+            first = index * 2
+            ox = f.let("ox", lesser(first, pixels - 2) if pixels % 2 else first)
             base = f.let("base", row + ox * self._pixel)
             target = f.let("target", out + ox * self._outputs)
-            self._channels(f, x, base, constants, y, target)
+            self._channels(base, target)
 
-    def offsets(self) -> ir.Expr:
-        """Where results go."""
-        lanes = (0, 1, self._outputs, self._outputs + 1)
-        return mve.vmov_u32(*(T.uint32(lane) for lane in lanes))
-
-    def _channels(self, f, x, base, constants, y, out):
-        w, offsets, groups = (constants.get(name) for name in ("weight", "offset", "count"))
-        count = len(self._dot.starts)
+    def _channels(self, base: ir.Expr, out: ir.Expr) -> None:
+        """All channels of two pixels."""
+        f, count = self._f, len(self._dot.starts)
         # Operands that all channels share stay in registers, as many as there is room for.
         order = [(pixel, i) for pixel in range(2) for i in range(count)]
         self._held = {
-            (pixel, i): f.let("held", self._dot.load(x, base + pixel * self._pixel, i))
+            (pixel, i): f.let("held", self._dot.load(self._x, base + pixel * self._pixel, i))
             for pixel, i in order[:_HELD_OPERANDS]
             if count <= _UNROLLED
         }
@@ -370,103 +405,110 @@ class PixelPairs:
             if count <= _UNROLLED:
                 acc = [None] * 4
                 for i in range(count):
-                    acc = self._multiply(f, acc, x, base, i, w, first)
+                    acc = self._multiply(acc, base, i, first)
             else:
-                acc = self._loop(f, x, base, w, first, groups)
+                acc = self._loop(base, first)
             value = f.let("acc", mve.vmov_s32(*acc))
             # c0 c1 of the first pixel, c0 c1 of the second.
+            tail = first + 2 * count * LANES
             columns = [
-                f.let("param", mve.vldrd_s32(address(w, first + 2 * count * LANES + i * 8)))
+                f.let("param", mve.vldrd_s32(address(self._w, tail + i * 8)))
                 for i in range(len(self._exact.columns))
             ]
             result = mve.vqmovn_s32(self._exact.unsaturated(value, *columns))
-            channel = _first_channel(pair, self._outputs)
-            f.do(mve.vstrb_scatter_s32(address(y, out + channel), offsets, result))
+            at = address(self._y, out + _first_channel(pair, self._outputs))
+            f.do(mve.vstrb_scatter_s32(at, self._places, result))
 
-    def _multiply(self, f, acc, x, base, index, w, first):
+    def _multiply(
+        self, acc: list[ir.Expr | None], base: ir.Expr, index: int, first: ir.Expr
+    ) -> list[ir.Expr]:
         """Adds the products of one vector to the accumulators (c0, c1 of one pixel, the other)."""
+        f = self._f
         a, b = (
             self._held[i, index]
             if (i, index) in self._held
-            else f.let("ab"[i], self._dot.load(x, base + i * self._pixel, index))
+            else f.let("ab"[i], self._dot.load(self._x, base + i * self._pixel, index))
             for i in range(2)
         )
-        u = f.let("u", mve.vldrw_s8(address(w, first + 2 * LANES * index)))
-        v = f.let("v", mve.vldrw_s8(address(w, first + 2 * LANES * index + LANES)))
+        u = f.let("u", mve.vldrw_s8(address(self._w, first + 2 * LANES * index)))
+        v = f.let("v", mve.vldrw_s8(address(self._w, first + 2 * LANES * index + LANES)))
         operands = [(a, u), (a, v), (b, u), (b, v)]
-        return [
-            f.let("acc", mve.vmladav_s8(*o) if s is None else mve.vmladava_s8(s, *o))
-            for s, o in zip(acc, operands, strict=True)
-        ]
+        return [f.let("acc", _add(s, *o)) for s, o in zip(acc, operands, strict=True)]
 
-    def _loop(self, f, x, base, w, first, groups):
+    def _loop(self, base: ir.Expr, first: ir.Expr) -> list[ir.Expr]:
         """A long dot product: a loop over groups of vectors, and the rest."""
+        f = self._f
         acc = [f.variable(f"acc{i}", T.int32(0)) for i in range(4)]
-        with f.loop("group", groups[0]) as index:
+        with f.loop("group", self._count[0]) as index:
             values = [a.value for a in acc]
             x_at = f.let("x_at", base + index * (self._group * LANES))
             w_at = f.let("w_at", first + index * (self._group * 2 * LANES))
             for i in range(self._group):
-                values = self._multiply(f, values, x, x_at, i, w, w_at)
+                values = self._multiply(values, x_at, i, w_at)
             for a, value in zip(acc, values, strict=True):
                 a.set(value)
         values = [a.value for a in acc]
         for i in range(self._groups * self._group, len(self._dot.starts)):
-            values = self._multiply(f, values, x, base, i, w, first)
+            values = self._multiply(values, base, i, first)
         return values
 
 
 class Columns:
-    """The input columns under one output row, each as the kernel's rows of it."""
+    """The input columns under one row of the result, each as the window's rows of it."""
 
-    def __init__(
-        self, height: int, width: int, channels: int, kernel_h: int, stride: int, top: int,
-        left: int, count: int, zero_point: int,
-    ) -> None:  # fmt: skip
-        self._height, self._width, self._channels = height, width, channels
-        self._kernel_h, self._stride, self._top, self._left = kernel_h, stride, top, left
-        self._zero_point = zero_point
-        self.bytes = kernel_h * channels
+    def __init__(self, g: Geometry, zero_point: int) -> None:
+        """Chooses how rows of the input are copied; padding holds ``zero_point``."""
+        self._g, self._zero_point = g, zero_point
+        self.bytes = g.rows.window * g.channels
         """Bytes of a column."""
-        self._copied = min(width, count - left)
+        self._copied = min(g.columns.size, g.columns.span - g.columns.before)
         # Behind the last column: what the last vector of the last pixel reads, but does not use.
-        self.size = -(-(count * self.bytes + LANES) // LANES) * LANES
-        # Rows of few channels are scattered sixteen bytes at a time, in a pattern that repeats.
-        self._period = math.lcm(channels, LANES) // LANES
+        self._size = -(-(g.columns.span * self.bytes + LANES) // LANES) * LANES
+        # Rows of few channels are scattered sixteen bytes at a time, in a pattern that repeats: of
+        # 3 channels and a 2-row window bytes go to 0 1 2, 6 7 8, 12 13 14 and so on.
+        self._period = math.lcm(g.channels, LANES) // LANES
         position = np.arange(self._period * LANES)
-        position = position // channels * self.bytes + position % channels
-        fits = channels < LANES and channels not in (4, 8) and position.max() < 256
-        self.pattern = position.astype(np.uint8) if fits else None
+        position = position // g.channels * self.bytes + position % g.channels
+        fits = g.channels < LANES and g.channels not in (4, 8) and position.max() < 256
+        self._positions = position.astype(np.uint8) if fits else None
 
-    def clear(self, f: Function, columns: tirx.Var) -> None:
-        """Fills the columns with the value of padding."""
+    def declare(self, f: Function) -> None:
+        """Declares the constants."""
+        positions = self._positions
+        self._pattern = None if positions is None else f.constant("pattern", positions)
+
+    def begin(self, f: Function, x: tirx.Var) -> tirx.Var:
+        """Allocates the columns and fills them with the value of padding; returns them."""
+        self._f, self._x = f, x
+        self._columns = f.scratch("columns", self._size)
         zero = f.let("zero", mve.vdup_s8(T.int8(self._zero_point)))
-        with f.loop("i", self.size // LANES) as i:
-            f.do(mve.vstrb_s8(address(columns, i * LANES), zero))
+        with f.loop("i", self._size // LANES) as i:
+            f.do(mve.vstrb_s8(address(self._columns, i * LANES), zero))
+        return self._columns
 
-    def fill(
-        self, f: Function, x: tirx.Var, columns: tirx.Var, oy: ir.Expr, pattern: tirx.Var | None
-    ) -> None:
-        """Copies the input rows under an output row; rows below the image become padding."""
-        with f.loop("ky", self._kernel_h) as ky:
-            iy = f.let("iy", oy * self._stride + ky - self._top)
-            to = f.let("to", ky * self._channels + self._left * self.bytes)
-            inside = tirx.And(iy >= 0, iy < self._height)
+    def fill(self, oy: ir.Expr) -> None:
+        """Copies the input rows under a row of the result; below the image there is padding."""
+        f, g = self._f, self._g
+        with f.loop("ky", g.rows.window) as ky:
+            iy = f.let("iy", oy * g.rows.stride + ky - g.rows.before)
+            to = f.let("to", ky * g.channels + g.columns.before * self.bytes)
+            inside = tirx.And(iy >= 0, iy < g.rows.size)
             with f.when(inside):
-                start = f.let("start", iy * (self._width * self._channels))
-                if pattern is not None:
-                    self._scatter(f, x, start, columns, to, pattern)
+                start = f.let("start", iy * (g.columns.size * g.channels))
+                if self._pattern is not None:
+                    self._scatter(start, to)
                 else:
-                    self._copy(f, x, start, columns, to)
+                    self._copy(start, to)
             with (
-                f.when(iy >= self._height),
+                f.when(iy >= g.rows.size),
                 f.loop("ix", self._copied) as ix,
-                f.loop("c", self._channels) as c,
+                f.loop("c", g.channels) as c,
             ):
-                T.buffer_store(columns, T.int8(self._zero_point), [to + ix * self.bytes + c])
+                f.store(self._columns, to + ix * self.bytes + c, T.int8(self._zero_point))
 
-    def _copy(self, f, x, start, columns, to):
-        channels = self._channels
+    def _copy(self, start: ir.Expr, to: ir.Expr) -> None:
+        """A row, pixel by pixel."""
+        f, channels = self._f, self._g.channels
         with f.loop("ix", self._copied) as ix:
             source = f.let("source", start + ix * channels)
             target = f.let("target", to + ix * self.bytes)
@@ -477,34 +519,32 @@ class Columns:
                 (4, mve.vldrb_s32, mve.vstrb_s32),
             ):
                 while channels - done >= lanes:
-                    f.do(store(address(columns, target + done), load(address(x, source + done))))
+                    piece = load(address(self._x, source + done))
+                    f.do(store(address(self._columns, target + done), piece))
                     done += lanes
             for c in range(done, channels):
-                T.buffer_store(columns, x[source + c], [target + c])
+                f.store(self._columns, target + c, self._x[source + c])
 
-    def _scatter(self, f, x, start, columns, to, pattern):
-        """Sixteen bytes at a time."""
-        total = self._copied * self._channels
-        span = self._period * LANES
-        step = span // self._channels * self.bytes
+    def _scatter(self, start: ir.Expr, to: ir.Expr) -> None:
+        """A row, sixteen bytes at a time."""
+        channels = self._g.channels
+        total, span = self._copied * channels, self._period * LANES
+        step = span // channels * self.bytes
         if total >= span:
-            with f.loop("group", total // span) as group:
+            with self._f.loop("group", total // span) as group:
                 for i in range(self._period):
-                    self._piece(
-                        f, x, start + group * span, columns, to + group * step, pattern, i, LANES
-                    )
+                    self._piece(start + group * span, to + group * step, i, LANES)
         done = total // span * span
         for i in range(self._period):
             count = min(total - done - i * LANES, LANES)
             if count > 0:
-                self._piece(
-                    f, x, start + done, columns, to + done // self._channels * self.bytes,
-                    pattern, i, count,
-                )  # fmt: skip
+                self._piece(start + done, to + done // channels * self.bytes, i, count)
 
-    def _piece(self, f, x, start, columns, to, pattern, index, count):
-        offset = mve.vldrb_u8(address(pattern, index * LANES))
-        at, target = address(x, start + index * LANES), address(columns, to)
+    def _piece(self, start: ir.Expr, to: ir.Expr, index: int, count: int) -> None:
+        """Piece number ``index`` of a period, or its first ``count`` bytes."""
+        f = self._f
+        offset = mve.vldrb_u8(address(self._pattern, index * LANES))
+        at, target = address(self._x, start + index * LANES), address(self._columns, to)
         if count == LANES:
             f.do(mve.vstrb_scatter_s8(target, offset, mve.vldrb_s8(at)))
         else:
