@@ -30,8 +30,8 @@ class Function:
         return T.arg(name, T.buffer((size,), dtype))
 
     def constant(self, name: str, value: np.ndarray) -> tirx.Var:
-        """A parameter that always takes this value, flattened."""
-        self.constants.append(value.reshape(-1))
+        """A parameter that always takes this value: a flat buffer."""
+        self.constants.append(value)
         return self.param(name, value.size, str(value.dtype))
 
     def scratch(self, name: str, size: int, dtype: str = "int8") -> tirx.Var:

@@ -140,6 +140,11 @@ def scalars(
     ]
 
 
+def multiply_add(acc: ir.Expr | None, a: ir.Expr, b: ir.Expr) -> ir.Expr:
+    """An accumulator and the dot product of two vectors; None: there is no accumulator yet."""
+    return mve.vmladav_s8(a, b) if acc is None else mve.vmladava_s8(acc, a, b)
+
+
 def _line(
     first: np.ndarray, values: np.ndarray, scale: np.ndarray, reach: np.ndarray,
     limits: tuple[int, int],

@@ -22,6 +22,7 @@ from mcuforge.kernels.helium.common import (
     Line,
     by_width,
     is_int8,
+    multiply_add,
     requantization,
     scalars,
 )
@@ -241,13 +242,17 @@ class PixelQuads:
         """See PixelPairs."""
         kept = [self._weights[:, i, :used] for i, used in enumerate(self._used)]
         rows = np.concatenate(kept, axis=1)
-        self._w = f.constant("weight", rows[_channel_pairs(self._outputs)])
+        self._w = f.constant("weight", rows[_channel_pairs(self._outputs)].reshape(-1))
 
     def declare_requantization(self, f: Function) -> None:
         """See PixelPairs."""
         channels = _channel_pairs(self._outputs)
         self._groups = by_width(self._exact.columns)
-        self._params = [f.constant("params", g[channels]) for g in self._groups if g.size]
+        self._params = [
+            f.constant("params", group[channels].reshape(-1))
+            for group in self._groups
+            if group.size
+        ]
 
     def begin(self, f: Function, x: tirx.Var, y: tirx.Var) -> None:
         """See PixelPairs."""
@@ -312,13 +317,11 @@ class PixelQuads:
         acc = [None, None]
         for i in range(len(self._dot.starts)):
             value = f.let("x", self._dot.load(self._x, base + index * self._pixel, i))
-            acc = [f.let("acc", _add(a, value, c[i])) for a, c in zip(acc, weights, strict=True)]
+            acc = [
+                f.let("acc", multiply_add(a, value, c[i]))
+                for a, c in zip(acc, weights, strict=True)
+            ]
         return acc
-
-
-def _add(acc: ir.Expr | None, a: ir.Expr, b: ir.Expr) -> ir.Expr:
-    """The accumulator and a dot product of two vectors; None: there is no accumulator yet."""
-    return mve.vmladav_s8(a, b) if acc is None else mve.vmladava_s8(acc, a, b)
 
 
 class PixelPairs:
@@ -351,7 +354,7 @@ class PixelPairs:
         tail = tail.astype("<i4").reshape(pairs, -1).view(np.int8)
         stream = np.concatenate([stream, tail], 1)
         self._pairs, self._stride = stream.shape
-        self._w = f.constant("weight", stream)
+        self._w = f.constant("weight", stream.reshape(-1))
         # In memory: a loop whose count they know is unrolled by compilers, into more addresses than
         # there are registers.
         count = np.array([self._groups], np.int32)
@@ -433,7 +436,7 @@ class PixelPairs:
         u = f.let("u", mve.vldrw_s8(address(self._w, first + 2 * LANES * index)))
         v = f.let("v", mve.vldrw_s8(address(self._w, first + 2 * LANES * index + LANES)))
         operands = [(a, u), (a, v), (b, u), (b, v)]
-        return [f.let("acc", _add(s, *o)) for s, o in zip(acc, operands, strict=True)]
+        return [f.let("acc", multiply_add(s, *o)) for s, o in zip(acc, operands, strict=True)]
 
     def _loop(self, base: ir.Expr, first: ir.Expr) -> list[ir.Expr]:
         """A long dot product: a loop over groups of vectors, and the rest."""

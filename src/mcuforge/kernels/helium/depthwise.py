@@ -7,6 +7,8 @@ dilated ones take an output at a time, large ones in several parts.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 
@@ -20,10 +22,12 @@ from mcuforge.kernels.helium.common import (
     LEAST_MACS,
     by_width,
     is_int8,
+    multiply_add,
     requantization,
     scalars,
 )
 from mcuforge.tir.function import Function, address, lesser
+from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import SAME_PLACE, Kernel, Operation, kernel
 
 # Offsets of a gather load are bytes.
@@ -58,18 +62,24 @@ class Tiling:
         (gh, gw), (th, tw) = self.group, self.tile
         return list(product(range(0, gh, th), range(0, gw, tw)))
 
+    @property
+    def members(self) -> list[tuple[int, int]]:
+        """The four outputs of a group; of fewer the last one is computed more than once."""
+        members = list(np.ndindex(self.group))
+        return members + [members[-1]] * (4 - len(members))
 
-def tiling(
-    out: tuple[int, int], taps: tuple[int, int], stride: tuple[int, int], dilated: bool
-) -> Tiling | None:
+
+def tiling(g: Geometry) -> Tiling | None:
     """The tiling with the fewest instructions, or None if taps do not fit a few vectors."""
     best, least = None, math.inf
+    out, taps = (g.rows.out, g.columns.out), (g.rows.window, g.columns.window)
+    stride = (g.rows.stride, g.columns.stride)
     rows = min(LANES // taps[1], taps[0])
     if not rows or -(-taps[0] // rows) > _MOST_PARTS:
         return None
     parts = tuple(min(row, taps[0] - rows) for row in range(0, taps[0], rows))
     tiles = ((2, 2), (1, 4), (4, 1), (1, 3), (3, 1), (1, 2), (2, 1), (1, 1))
-    for tile in tiles[-1:] if dilated or len(parts) > 1 else tiles:
+    for tile in tiles[-1:] if g.dilated or len(parts) > 1 else tiles:
         taken = (rows, taps[1])
         patch = tuple((t - 1) * s + k for t, s, k in zip(tile, stride, taken, strict=True))
         if patch[0] * patch[1] > LANES:
@@ -98,135 +108,58 @@ def _padded(operation: Operation) -> Kernel | None:
 
 def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
     """With weights padded to a vector if that takes no more than so many bytes a channel."""
-    attrs = operation.attrs
-    batch, height, width, channels = operation.args[0].shape
-    _, out_h, out_w, outputs = operation.out.shape
-    if not is_int8(operation) or batch != 1:
+    g = operation.geometry
+    if not is_int8(operation) or g.batch != 1:
         return None
     weight, bias, scale = (operand.value for operand in operation.args[1:])
-    taps = weight.shape[:2]
-    stride, (top, left, _, _) = tuple(attrs["strides"]), attrs["padding"]
+    tiles, macs = tiling(g), g.pixels * weight.size
+    if tiles is None or macs < LEAST_MACS:
+        return None
     by_channel = np.ascontiguousarray(weight.transpose(2, 0, 1))
     exact = requantization(operation, by_channel, bias, scale)
-    dilation = tuple(attrs["dilation"])
-    tiles = tiling((out_h, out_w), taps, stride, dilation != (1, 1))
-    few = out_h * out_w * weight.size < LEAST_MACS
-    if exact is None or tiles is None or few:
+    plane = Plane(g, operation.attrs["input_zero_point"])
+    patches = _Patches(g, tiles, plane.pitch)
+    if exact is None or patches.reach > _REACH:
         return None
-    plane = Plane(
-        height, width, channels, top, left,
-        rows=(out_h - 1) * stride[0] + (taps[0] - 1) * dilation[0] + 1,
-        columns=(out_w - 1) * stride[1] + (taps[1] - 1) * dilation[1] + 1,
-        zero_point=attrs["input_zero_point"],
-    )  # fmt: skip
-    between = dilation[0] * plane.pitch
-    lanes = [y * between + x * dilation[1] for y, x in np.ndindex(tiles.patch)]
-    if max(lanes) >= _REACH:
-        return None
-
-    # Weights at their place in the patch of the tile's first output. Other outputs' weights are the
-    # same bytes read from a lower address: what is before them is zero. Of patches that overlap,
-    # the later one counts.
-    count, parts = taps[0] * taps[1], len(tiles.parts)
-    compact = parts == 1 and LANES - count > most_padding
-    packed = np.zeros((outputs * parts + 1, LANES), np.int8)
-    for part, row in enumerate(tiles.parts):
-        end = tiles.parts[part + 1] if part + 1 < parts else taps[0]
-        places = [y * tiles.patch[1] + x for y, x in np.ndindex(end - row, taps[1])]
-        packed[part + 1 :: parts, places] = by_channel[:, row:end].reshape(outputs, -1)
-    if compact:
-        packed = by_channel.reshape(-1)
-    shifts = {
-        (i, j): i * stride[0] * tiles.patch[1] + j * stride[1] for i, j in np.ndindex(tiles.tile)
-    }
-    # Where a channel's weights are scattered to their places, if they are stored without gaps.
-    spread, furthest = plane.size, max(shifts.values())
-    plane.size += LANES + (furthest if compact else 0)
-    words, bytes_ = by_width(exact.columns)
-    patch_offsets = np.array((lanes + [0] * LANES)[:LANES], np.uint8)
-    contiguous = lanes == list(range(len(lanes)))
-    members = list(np.ndindex(tiles.group))
-    # A group of fewer than four outputs computes its last one more than once.
-    members += [members[-1]] * (4 - len(members))
+    weights = _Weights(g, tiles, by_channel, most_padding)
+    groups = by_width(exact.columns)
 
     f = Function("depthwise_conv2d")
-    x = f.param("x", height * width * channels)
-    w = f.param("weight", packed.size)
-    args: list[int | np.ndarray] = [0, packed]
-    if compact:
-        place_at = f.param("places", LANES, "uint8")
-        args.append(np.array((places + [0] * LANES)[:LANES], np.uint8))
-    columns = []
-    for values in (words, bytes_):
-        if values.size:
-            columns.append(f.param("params", values.size, str(values.dtype)))
-            args.append(values.reshape(-1))
-    if not contiguous:
-        patch_at = f.param("patch_offset", LANES, "uint8")
-        args.append(patch_offsets)
-    positions = None
-    if plane.positions is not None:
-        positions = f.param("positions", plane.positions.size, "uint8")
-        args.append(plane.positions)
-    y = f.param("y", out_h * out_w * outputs)
-    padded = f.scratch("plane", -(-plane.size // LANES) * LANES)
-    plane.clear(f, padded)
-    gather = None if contiguous else f.let("gather", mve.vldrb_u8(address(patch_at, 0)))
-    targets = (T.uint32((y * out_w + x) * outputs) for y, x in members)
-    scatter = f.let("scatter", mve.vmov_u32(*targets))
-    for at in sorted({spread, spread + furthest} if compact else ()):
-        f.do(mve.vstrb_s8(address(padded, at), mve.vdup_s8(T.int8(0))))
-    multiple = outputs // channels
-    with f.loop("c", channels) as c:
-        plane.fill(f, x, padded, c, positions)
+    x = f.param("x", math.prod(g.shape))
+    weights.declare(f)
+    params = [f.constant("params", group.reshape(-1)) for group in groups if group.size]
+    patches.declare(f)
+    plane.declare(f)
+    y = f.param("y", math.prod(g.out_shape))
+    source = plane.begin(f, x, weights.scratch)
+    patches.begin(f, source)
+    places = _places(f, g, tiles)
+    weights.begin(f, source, plane.size)
+    multiple = g.outputs // g.channels
+    with f.loop("c", g.channels) as c:
+        plane.fill(c)
         with f.loop("m", multiple) as m:
             o = f.let("o", c * multiple + m)
-            source, first = w, (o * parts + 1) * LANES
-            if compact:
-                source, first = padded, T.int32(spread + furthest)
-                taken = mve.vldrbt_s8(address(w, o * count), T.int32(count))
-                to = mve.vldrb_u8(address(place_at, 0))
-                f.do(mve.vstrbt_scatter_s8(address(padded, first), to, taken, T.int32(count)))
-            first = f.let("first", first)
-            vectors = [
-                {
-                    key: f.let("w", mve.vldrb_s8(address(source, first + part * LANES - shift)))
-                    for key, shift in shifts.items()
-                }
-                for part in range(parts)
-            ]
-            constants = scalars(f, columns, (words, bytes_), o)
-            groups = [-(-e // g) for e, g in zip((out_h, out_w), tiles.group, strict=True)]
-            with f.loop("gy", groups[0]) as gy:
-                oy = _start(f, "oy", gy, tiles.group[0], out_h)
-                with f.loop("gx", groups[1]) as gx:
-                    ox = _start(f, "ox", gx, tiles.group[1], out_w)
-                    base = f.let("base", oy * (stride[0] * plane.pitch) + ox * stride[1])
-                    acc = {}
-                    for (ty, tx), part in product(tiles.tiles, range(parts)):
-                        row = ty * stride[0] * plane.pitch + tiles.parts[part] * between
-                        here = base + (row + tx * stride[1])
-                        if contiguous:
-                            patch = mve.vldrb_s8(address(padded, here))
-                        else:
-                            patch = mve.vldrb_gather_s8(address(padded, here), gather)
-                        patch = f.let("patch", patch)
-                        for (i, j), vector in vectors[part].items():
-                            total = acc.get((ty + i, tx + j))
-                            acc[ty + i, tx + j] = f.let(
-                                "acc",
-                                mve.vmladav_s8(patch, vector)
-                                if total is None
-                                else mve.vmladava_s8(total, patch, vector),
-                            )
-                    value = f.let("sum", mve.vmov_s32(*(acc[member] for member in members)))
-                    out = (oy * out_w + ox) * outputs + o
-                    result = mve.vqmovn_s32(exact.unsaturated(value, *constants))
-                    f.do(mve.vstrb_scatter_s32(address(y, out), scatter, result))
+            vectors = weights.load(o)
+            constants = scalars(f, params, groups, o)
+            with _groups(f, g, tiles) as (oy, ox):
+                value = f.let("sum", mve.vmov_s32(*patches.sums(oy, ox, vectors)))
+                out = (oy * g.columns.out + ox) * g.outputs + o
+                result = mve.vqmovn_s32(exact.unsaturated(value, *constants))
+                f.do(mve.vstrb_scatter_s32(address(y, out), places, result))
     # A channel is read entirely before it is written.
-    inplace = {0: SAME_PLACE} if operation.args[0].shape == operation.out.shape else {}
-    macs = out_h * out_w * weight.size
-    return Kernel(f.done(), tuple(args), macs=macs, inplace=inplace)
+    inplace = {0: SAME_PLACE} if g.shape == g.out_shape else {}
+    return Kernel(f.done(), (0, *f.constants), macs=macs, inplace=inplace)
+
+
+@contextmanager
+def _groups(f: Function, g: Geometry, tiles: Tiling) -> Iterator[tuple[ir.Expr, ir.Expr]]:
+    """Loops over groups of outputs; (oy, ox) is the first output of one."""
+    height, width = tiles.group
+    with f.loop("gy", -(-g.rows.out // height)) as gy:
+        oy = _start(f, "oy", gy, height, g.rows.out)
+        with f.loop("gx", -(-g.columns.out // width)) as gx:
+            yield oy, _start(f, "ox", gx, width, g.columns.out)
 
 
 def _start(f: Function, name: str, index: ir.Expr, group: int, extent: int) -> ir.Expr:
@@ -235,85 +168,233 @@ def _start(f: Function, name: str, index: ir.Expr, group: int, extent: int) -> i
     return f.let(name, lesser(start, extent - group) if extent % group else start)
 
 
+def _places(f: Function, g: Geometry, tiles: Tiling) -> ir.Expr:
+    """Where the outputs of a group go, from the first one on."""
+    targets = (T.uint32((y * g.columns.out + x) * g.outputs) for y, x in tiles.members)
+    return f.let("scatter", mve.vmov_u32(*targets))
+
+
+class _Weights:
+    """A channel's weights at their places in a patch, for each output of a tile.
+
+    The first output's weights lie at the beginning of a vector: those of a 3x3 window in a patch of
+    3x4 inputs as ``w0 w1 w2 0 w3 w4 w5 0 w6 w7 w8 0``. Another output's are the same bytes read
+    from a lower address, since what is before them is zero: the next output's from one byte below.
+    """
+
+    def __init__(
+        self, g: Geometry, tiles: Tiling, by_channel: np.ndarray, most_padding: int
+    ) -> None:
+        """Packs the weights.
+
+        Args:
+            g: the convolution.
+            tiles: which outputs are computed together.
+            by_channel: (o, kh, kw) int8.
+            most_padding: bytes a channel's weights may be padded by. If they need more, they are
+                stored without gaps and scattered to their places for every channel.
+        """
+        self._taps, self._parts = g.taps, len(tiles.parts)
+        self._compact = self._parts == 1 and LANES - g.taps > most_padding
+        width = tiles.patch[1]
+        self._shifts = {
+            (i, j): i * g.rows.stride * width + j * g.columns.stride
+            for i, j in np.ndindex(tiles.tile)
+        }
+        self._furthest = max(self._shifts.values())
+        self.scratch = LANES + (self._furthest if self._compact else 0)
+        """Bytes needed behind the plane."""
+        packed = np.zeros((g.outputs * self._parts + 1, LANES), np.int8)
+        ends = [*tiles.parts[1:], g.rows.window]
+        for part, (row, end) in enumerate(zip(tiles.parts, ends, strict=True)):
+            # Of patches that overlap, the later one counts.
+            places = [y * width + x for y, x in np.ndindex(end - row, g.columns.window)]
+            packed[part + 1 :: self._parts, places] = by_channel[:, row:end].reshape(g.outputs, -1)
+        self._packed = by_channel.reshape(-1) if self._compact else packed
+        self._places = np.array((places + [0] * LANES)[:LANES], np.uint8)
+
+    def declare(self, f: Function) -> None:
+        """Declares the constants."""
+        self._w = f.constant("weight", self._packed)
+        if self._compact:
+            self._place_at = f.constant("places", self._places)
+
+    def begin(self, f: Function, plane: tirx.Var, behind: int) -> None:
+        """Clears the bytes around scattered weights, which are ``behind`` the plane."""
+        self._f, self._plane, self._first = f, plane, T.int32(behind + self._furthest)
+        for at in sorted({behind, behind + self._furthest} if self._compact else ()):
+            f.do(mve.vstrb_s8(address(plane, at), mve.vdup_s8(T.int8(0))))
+
+    def load(self, o: ir.Expr) -> list[dict[tuple[int, int], ir.Expr]]:
+        """An output channel's vectors: for each part, for each output of a tile."""
+        f = self._f
+        source, first = self._w, (o * self._parts + 1) * LANES
+        if self._compact:
+            source, first = self._plane, self._first
+            count = T.int32(self._taps)
+            taken = mve.vldrbt_s8(address(self._w, o * self._taps), count)
+            to = mve.vldrb_u8(address(self._place_at, 0))
+            f.do(mve.vstrbt_scatter_s8(address(source, first), to, taken, count))
+        first = f.let("first", first)
+        return [
+            {
+                output: f.let("w", mve.vldrb_s8(address(source, first + part * LANES - shift)))
+                for output, shift in self._shifts.items()
+            }
+            for part in range(self._parts)
+        ]
+
+
+class _Patches:
+    """The inputs under a tile, taken from the plane as one vector."""
+
+    def __init__(self, g: Geometry, tiles: Tiling, pitch: int) -> None:
+        """The plane's rows are ``pitch`` bytes apart."""
+        self._g, self._tiles, self._pitch = g, tiles, pitch
+        self._between = g.rows.dilation * pitch
+        lanes = [y * self._between + x * g.columns.dilation for y, x in np.ndindex(tiles.patch)]
+        self.reach = max(lanes) + 1
+        """Bytes of the plane from the first to the last one of a patch."""
+        self._contiguous = lanes == list(range(len(lanes)))
+        self._lanes = (lanes + [0] * LANES)[:LANES]
+
+    def declare(self, f: Function) -> None:
+        """Declares the constants."""
+        if not self._contiguous:
+            self._offsets = f.constant("patch_offset", np.array(self._lanes, np.uint8))
+
+    def begin(self, f: Function, plane: tirx.Var) -> None:
+        """Loads what all patches need."""
+        self._f, self._plane = f, plane
+        if not self._contiguous:
+            self._gather = f.let("gather", mve.vldrb_u8(address(self._offsets, 0)))
+
+    def sums(
+        self, oy: ir.Expr, ox: ir.Expr, vectors: list[dict[tuple[int, int], ir.Expr]]
+    ) -> list[ir.Expr]:
+        """Four accumulators: those of the group that starts at output (oy, ox)."""
+        f, rows, columns, tiles = self._f, self._g.rows, self._g.columns, self._tiles
+        base = f.let("base", oy * (rows.stride * self._pitch) + ox * columns.stride)
+        acc = {}
+        for (ty, tx), part in product(tiles.tiles, range(len(tiles.parts))):
+            row = ty * rows.stride * self._pitch + tiles.parts[part] * self._between
+            patch = f.let("patch", self._load(base + (row + tx * columns.stride)))
+            for (i, j), vector in vectors[part].items():
+                output = ty + i, tx + j
+                acc[output] = f.let("acc", multiply_add(acc.get(output), patch, vector))
+        return [acc[member] for member in tiles.members]
+
+    def _load(self, at: ir.Expr) -> ir.Expr:
+        if self._contiguous:
+            return mve.vldrb_s8(address(self._plane, at))
+        return mve.vldrb_gather_s8(address(self._plane, at), self._gather)
+
+
 class Plane:
     """One channel of the input with its padding."""
 
-    def __init__(
-        self, height: int, width: int, channels: int, top: int, left: int, rows: int, columns: int,
-        zero_point: int,
-    ) -> None:  # fmt: skip
-        self._zero_point, self._channels = zero_point, channels
+    def __init__(self, g: Geometry, zero_point: int) -> None:
+        """Chooses how a channel is copied; padding holds ``zero_point``."""
+        self._zero_point, self._channels = zero_point, g.channels
+        rows, columns = g.rows.span, g.columns.span
         self.pitch = columns
+        """Bytes from one row to the next one."""
         self.size = rows * columns
-        self._first = top * columns + left
+        """Bytes."""
+        self._first = g.rows.before * columns + g.columns.before
         # Rows and columns that no output needs are left out.
-        self._height, self._source_pitch = min(height, rows - top), width
-        self._width = min(width, columns - left)
-        if self._width == width == columns:
+        self._height, self._source_pitch = min(g.rows.size, rows - g.rows.before), g.columns.size
+        self._width = min(g.columns.size, columns - g.columns.before)
+        whole = self._width == g.columns.size
+        if whole and self._width == columns:
+            # Rows without padding between them are one.
             self._width = self._source_pitch = self._width * self._height
             self._height = 1
-        # Narrow planes are copied eight elements at a time, across rows, to these positions.
-        self.positions = None
         # The positions repeat with the rows that make whole eights, if there are so many.
         self._period = math.lcm(self._width, 8) // self._width
         self._period = self._period if self._period <= self._height else self._height
         count = self._period * self._width
-        if self._width == width and width < 12 and width != 8 and self.size <= _REACH and count > 8:
-            rows_, columns_ = np.divmod(np.arange(count), width)
-            places = rows_ * self.pitch + columns_ + self._first
-            starts = [*range(0, count - 7, 8)]
-            if count % 8:
-                starts.append(count - 8)
-            self._starts = starts
-            self.positions = np.concatenate([places[i : i + 8] for i in starts]).astype(np.uint8)
+        narrow = self._width == g.columns.size < 12 and self._width != 8
+        self._positions = None
+        if narrow and self.size <= _REACH and count > 8:
+            self._positions = self._scattered(count)
 
-    def clear(self, f: Function, plane: tirx.Var) -> None:
-        """Fills the plane with the value of padding."""
+    def _scattered(self, count: int) -> np.ndarray:
+        """Positions of ``count`` elements, in eights of which the last may overlap the one before.
+
+        Narrow planes are copied eight elements at a time, across rows, to these positions: of
+        rows of 5 in a plane of 7 with a border of 1, elements go to 8 to 12, 15 to 19 and so on.
+        """
+        rows, columns = np.divmod(np.arange(count), self._width)
+        places = rows * self.pitch + columns + self._first
+        self._starts = [*range(0, count - 7, 8)] + ([count - 8] if count % 8 else [])
+        return np.concatenate([places[i : i + 8] for i in self._starts]).astype(np.uint8)
+
+    def declare(self, f: Function) -> None:
+        """Declares the constants."""
+        if self._positions is not None:
+            self._position_at = f.constant("positions", self._positions)
+
+    def begin(self, f: Function, x: tirx.Var, behind: int) -> tirx.Var:
+        """Allocates the plane and ``behind`` more bytes, and fills them as if all were padding."""
+        self._f, self._x = f, x
+        vectors = -(-(self.size + behind) // LANES)
+        self._plane = f.scratch("plane", vectors * LANES)
         zero = f.let("zero", mve.vdup_s8(T.int8(self._zero_point)))
-        with f.loop("i", -(-self.size // LANES)) as i:
-            f.do(mve.vstrb_s8(address(plane, i * LANES), zero))
+        with f.loop("i", vectors) as i:
+            f.do(mve.vstrb_s8(address(self._plane, i * LANES), zero))
+        return self._plane
 
-    def fill(
-        self,
-        f: Function,
-        x: tirx.Var,
-        plane: tirx.Var,
-        channel: ir.Expr,
-        positions: tirx.Var | None,
-    ) -> None:
+    def fill(self, channel: ir.Expr) -> None:
         """Copies a channel."""
-        width = self._width
-        if positions is not None:
-            index = mve.vmultiples_u16(T.int32(self._channels))
-            with f.loop("rows", -(-self._height // self._period)) as group:
-                row = _start(f, "row", group, self._period, self._height)
-                base = f.let("base", row * (width * self._channels) + channel)
-                target = f.let("target", row * self.pitch)
-                for i, start in enumerate(self._starts):
-                    source = address(x, base + start * self._channels)
-                    to = mve.vldrb_u16(address(positions, i * 8))
-                    taken = mve.vldrb_gather_s16(source, index)
-                    f.do(mve.vstrb_scatter_s16(address(plane, target), to, taken))
+        if self._positions is not None:
+            self._fill_across_rows(channel)
             return
+        f, width = self._f, self._width
         with f.loop("row", self._height) as row:
             source = f.let("source", row * (self._source_pitch * self._channels) + channel)
             target = f.let("target", row * self.pitch + self._first)
+            # Offsets of a gather load are halfwords.
             if width < 4 or 7 * self._channels > 65535:
                 with f.loop("i", width) as i:
-                    T.buffer_store(plane, x[source + i * self._channels], [target + i])
-                return
-            if width < 8:
-                lanes, load, store = 4, mve.vldrb_gather_s32, mve.vstrb_s32
+                    f.store(self._plane, target + i, self._x[source + i * self._channels])
+            elif width < 8:
                 index = mve.vmultiples_u32(T.int32(self._channels))
+                load, store = mve.vldrb_gather_s32, mve.vstrb_s32
+                self._copy_row(source, target, 4, lambda at: load(at, index), store)
             else:
-                lanes, load, store = 8, mve.vldrb_gather_s16, mve.vstrb_s16
                 index = mve.vmultiples_u16(T.int32(self._channels))
+                load, store = mve.vldrb_gather_s16, mve.vstrb_s16
+                self._copy_row(source, target, 8, lambda at: load(at, index), store)
 
-            def move(at):
-                taken = load(address(x, source + at * self._channels), index)
-                f.do(store(address(plane, target + at), taken))
+    def _copy_row(
+        self,
+        source: ir.Expr,
+        target: ir.Expr,
+        lanes: int,
+        load: Callable[[ir.Expr], ir.Expr],
+        store: Callable[[ir.Expr, ir.Expr], ir.Expr],
+    ) -> None:
+        """A row in pieces of so many lanes; the last piece may overlap the one before."""
 
-            with f.loop("piece", width // lanes) as piece:
-                move(piece * lanes)
-            if width % lanes:
-                move(T.int32(width - lanes))
+        def move(at: ir.Expr) -> None:
+            taken = load(address(self._x, source + at * self._channels))
+            self._f.do(store(address(self._plane, target + at), taken))
+
+        with self._f.loop("piece", self._width // lanes) as piece:
+            move(piece * lanes)
+        if self._width % lanes:
+            move(T.int32(self._width - lanes))
+
+    def _fill_across_rows(self, channel: ir.Expr) -> None:
+        f, channels = self._f, self._channels
+        index = mve.vmultiples_u16(T.int32(channels))
+        with f.loop("rows", -(-self._height // self._period)) as group:
+            row = _start(f, "row", group, self._period, self._height)
+            base = f.let("base", row * (self._width * channels) + channel)
+            target = f.let("target", row * self.pitch)
+            for i, start in enumerate(self._starts):
+                source = address(self._x, base + start * channels)
+                to = mve.vldrb_u16(address(self._position_at, i * 8))
+                taken = mve.vldrb_gather_s16(source, index)
+                f.do(mve.vstrb_scatter_s16(address(self._plane, target), to, taken))
