@@ -1,18 +1,22 @@
 """The arithmetic kernels are compiled with, against its definition and against LiteRT."""
 
 import math
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import reference
 import strategies
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tflite_graphs import answer
 
 from mcuforge.errors import ModelError
-from mcuforge.exact import arithmetic
+from mcuforge.exact import arithmetic, search
+from mcuforge.exact.lines import lines
+from mcuforge.exact.steps import RoundedOnce, RoundedTwice, find
 
 OPERATORS = [(op, dtype) for op, (_, dtypes) in strategies.OPERATORS.items() for dtype in dtypes]
 
@@ -79,34 +83,41 @@ scales = st.one_of(
 )
 
 
+def twice(factors: list[float]) -> RoundedTwice:
+    return RoundedTwice.by(*(arithmetic.quantize_multiplier(real) for real in factors))
+
+
 @st.composite
 def requantizations(draw):
-    """Rounding as convolutions do or as FULLY_CONNECTED does, for a few channels."""
+    """Rounding as convolutions do, or MEAN, or FULLY_CONNECTED, for a few channels."""
     factors = np.array(draw(st.lists(scales, min_size=1, max_size=4)))
-    if draw(st.booleans()):
-        pairs = np.array([arithmetic.quantize_multiplier(real) for real in factors])
-
-        def rounded(accumulators: np.ndarray) -> np.ndarray:
-            return arithmetic.multiply_by_quantized_multiplier(
-                accumulators, pairs[:, :1], pairs[:, 1:]
-            )
+    kind = draw(st.sampled_from(["twice", "mean", "once"]))
+    if kind == "twice":
+        rounded = twice(factors)
+    elif kind == "mean":
+        counts = st.integers(1, 3000)
+        rounded = RoundedTwice.by(
+            *(arithmetic.mean_multiplier(real, 1.0, draw(counts)) for real in factors)
+        )
     else:
-
-        def rounded(accumulators: np.ndarray) -> np.ndarray:
-            return arithmetic.fully_connected_round(accumulators, factors[:, np.newaxis])
-
+        rounded = RoundedOnce(factors)
     low = draw(st.integers(-255, 255))
-    return factors, rounded, low, draw(st.integers(low, min(low + 255, 255)))
+    return rounded, (low, draw(st.integers(low, min(low + 255, 255))))
 
 
 @settings(deadline=None)
 @given(requantizations(), st.sampled_from([1000, 2**16, 2**22]), st.integers(0, 2**32 - 1))
-def test_one_multiply_add_equals_every_requantization(requantization, bound, seed) -> None:
-    factors, rounded, low, high = requantization
-    lines = arithmetic.linear_requantization(rounded, factors, low, high, bound)
+@example((twice([1.1, 0.25]), (-6, 6)), 1000, 0)  # only one of them needs halves away from zero
+@example((twice([0.25, 0.125]), (-6, 6)), 1000, 0)
+@example((twice([0.5, 0.5]), (-128, 127)), 1000, 0)
+@example((RoundedOnce(np.array([1.5, 0.001])), (-128, 127)), 2**22, 0)
+def test_one_line_equals_every_requantization(requantization, bound, seed) -> None:
+    rounded, limits = requantization
+    exact = lines(rounded, limits, bound)
     random = np.random.default_rng(seed)
-    near = np.arange(low - 2, high + 3) / factors[:, np.newaxis]
-    near = np.concatenate([near - 0.5 / factors[:, np.newaxis], near], axis=1)
+    factors = rounded.scale[:, np.newaxis]
+    near = np.arange(limits[0] - 2, limits[1] + 3) / factors
+    near = np.concatenate([near - 0.5 / factors, near], axis=1)
     accumulators = np.concatenate(
         [
             np.floor(near),
@@ -117,16 +128,56 @@ def test_one_multiply_add_equals_every_requantization(requantization, bound, see
         axis=1,
     )
     accumulators = np.clip(accumulators, -bound, bound).astype(np.int64)
-    expected = np.clip(rounded(accumulators), low, high)
-    for line, row, want in zip(lines, accumulators, expected, strict=True):
-        product = row * line.multiplier + line.addend + np.where(row < 0, line.negative, 0)
-        np.testing.assert_array_equal(np.clip(product >> line.shift, low, high), want)
-        assert line.negative == lines[0].negative
+    expected = np.clip(rounded(accumulators), *limits)
+    np.testing.assert_array_equal(np.clip(exact(accumulators), *limits), expected)
+    shifted = [int(m) * bound + abs(int(a)) for m, a in zip(exact.multiplier, exact.addend,
+                                                            strict=True)]  # fmt: skip
+    assert max(shifted) + 2**31 < 2**63
+
+
+def test_channels_round_halves_as_each_of_them_needs() -> None:
+    assert lines(twice([1.1, 0.25]), (-6, 6), 1000).halves == "mixed"
+    assert lines(twice([0.25, 0.125]), (-6, 6), 1000).halves == "away"
+    assert lines(twice([1.1, 0.25]), (0, 6), 1000).halves == "up"
 
 
 def test_a_requantization_that_is_no_line_is_refused() -> None:
+    class Cubic(RoundedOnce):
+        def __call__(self, acc: np.ndarray) -> np.ndarray:
+            return np.floor(acc**3 / 50)
+
     with pytest.raises(ModelError, match="no integer requantization is exact"):
-        arithmetic.linear_requantization(lambda acc: np.floor(acc**3 / 50), [1.0], -100, 100, 1000)
+        lines(Cubic(np.ones(1)), (-100, 100), 1000)
+
+
+def test_steps_are_where_the_output_changes() -> None:
+    found = find(twice([0.25]), (-1, 1), -1000, 1000)
+    np.testing.assert_array_equal(found.first, [[-1, 1]])
+    # Of two outputs that are always reached the larger is said twice; one is never reached.
+    found = find(twice([0.25]), (-3, 2), -2, 4)
+    np.testing.assert_array_equal(found.first, [[-2, -2, -1, 1, 5]])
+    np.testing.assert_array_equal(found.values, [[-1, -1, 0, 1, 2]])
+    np.testing.assert_array_equal(found.start, [[-1]])
+    assert find(twice([0.25]), (0, 0), -2, 4).constant.all()
+
+
+def test_an_affine_sum_equals_a_function_of_two_operands() -> None:
+    values = np.arange(-128, 128)
+    expected = np.clip(np.floor(0.7 * values[:, np.newaxis] - 0.31 * values + 4.803), -128, 127)
+    a, b, c, shift = search.affine(expected, (0.69, -0.3))
+    sums = a * values[:, np.newaxis] + b * values + c
+    np.testing.assert_array_equal(np.clip(sums >> shift, -128, 127), expected)
+    assert 128 * (abs(a) + abs(b)) + abs(c) < 2**31
+    expected[100, 100] += 1
+    assert search.affine(expected, (0.7, -0.31)) is None
+
+
+def test_exact_arithmetic_needs_no_tvm() -> None:
+    code = "import sys, pkgutil, importlib, mcuforge.exact as exact\n"
+    code += "for module in pkgutil.iter_modules(exact.__path__, 'mcuforge.exact.'):\n"
+    code += "    importlib.import_module(module.name)\n"
+    code += "assert 'mcuforge.exact.lines' in sys.modules and 'tvm' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @given(st.floats(2.0**-20, 8.0))

@@ -1,1 +1,1 @@
-"""Arithmetic that equals the reference to the last bit, without TIR."""
+"""Arithmetic without TIR: TFLite's, the steps of a requantization, and constants that hit them."""

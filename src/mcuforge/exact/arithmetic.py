@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -34,18 +34,6 @@ class Multiplier(NamedTuple):
 
     mantissa: int
     shift: int
-
-
-class Linear(NamedTuple):
-    """Requantization as one multiply-add and one shift, in int64.
-
-    (acc * multiplier + addend + (acc < 0 ? negative : 0)) >> shift
-    """
-
-    multiplier: int
-    addend: int
-    shift: int
-    negative: int
 
 
 def quantized_range(dtype: str) -> tuple[int, int]:
@@ -164,86 +152,6 @@ def fully_connected_scales(
 def fully_connected_round(accumulators: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Accumulators of FULLY_CONNECTED scaled to the output: float64 product, halves away."""
     return round_half_away(np.float64(accumulators) * scales).astype(np.int64)
-
-
-def linear_requantization(
-    rounded: Callable[[np.ndarray], np.ndarray],
-    scales: Sequence[float] | np.ndarray,
-    low: int,
-    high: int,
-    bound: int = INT32_MAX,
-) -> list[Linear]:
-    """Finds one multiply-add that equals a requantization on every accumulator.
-
-    A requantization is monotone and, once clamped, has at most 255 steps. It is enough to agree on
-    both sides of each step, and that is what is solved for here: the result is exact by
-    construction, whatever rounding the original uses.
-
-    Args:
-        rounded: the original, for C channels: maps int64 [C, n] to int64 [C, n], before the zero
-            point is added, monotone along n.
-        scales: float64 [C], the real factor that `rounded` approximates; all positive.
-        low: smallest output of interest, before the zero point is added.
-        high: largest output of interest, before the zero point is added.
-        bound: largest magnitude of an accumulator; the multiply-add does not overflow int64 on it.
-
-    Returns:
-        For every channel the constants with which the formula of `Linear`, clamped to low and
-        high, equals clamp(rounded(acc), low, high). The multiplier is below 2^31, except where no
-        such number is exact. `negative` is the same for all channels: 0, or where rounding twice
-        with steps on both sides of zero needs it -2^31 (-2^32 for mantissas below 2^30).
-
-    Raises:
-        ModelError: no such constants exist, as may happen where some scale is above a half and
-            accumulators need more than 26 bits.
-    """
-    steps = np.arange(low + 1, high + 1, dtype=np.int64)
-    # The first accumulator that reaches each step, by bisection; bound + 1 if none does.
-    below = np.full((len(scales), len(steps)), -bound - 1, np.int64)
-    reached = np.full_like(below, bound + 1)
-    while np.any(reached - below > 1):
-        middle = (below + reached) >> 1
-        over = rounded(middle) >= steps
-        reached, below = np.where(over, middle, reached), np.where(over, below, middle)
-    for negative in (0, -(2**31), -(2**32)):
-        lines = [
-            _line(first.tolist(), steps.tolist(), low, float(scale), bound, negative)
-            for first, scale in zip(reached, scales, strict=True)
-        ]
-        if None not in lines:
-            return lines
-    raise ModelError(f"no integer requantization is exact for all the scales {list(scales)}")
-
-
-def _line(
-    first: list[int], steps: list[int], low: int, scale: float, bound: int, negative: int
-) -> Linear | None:
-    """The line that reaches steps[k] at first[k] and not before, for every k."""
-    reached = [(x, k) for x, k in zip(first, steps, strict=True) if x <= bound]
-    missed = [(x - 1, k) for x, k in zip(first, steps, strict=True) if x > -bound]
-    if len(reached) + len(missed) == len(steps):  # constant: no step within the bound
-        constant = max((k for _, k in reached), default=low)
-        return Linear(1, (2 * constant + 1) << 39, 40, negative)  # |acc| < 2^39
-    if negative:  # the line is broken at zero: both of its parts have to respect every step
-        reached += [(max(x, 0), k) for x, k in reached]
-        missed += [(min(x, -1), k) for x, k in missed]
-    fraction, exponent = math.frexp(scale)
-    for bits in (31, 62 - bound.bit_length()):
-        shift = bits - exponent
-        if not 0 < shift <= 62:
-            continue
-        half = 1 << (shift - 1)
-        for offset in (1, 0, 2, -1, 3, -2):
-            multiplier = min(math.floor(math.ldexp(fraction, bits)) + offset, 2**bits - 1)
-            least, most = -half, 2 * half
-            for x, k in reached:
-                least = max(least, (k << shift) - x * multiplier - (negative if x < 0 else 0))
-            for x, k in missed:
-                most = min(most, (k << shift) - x * multiplier - (negative if x < 0 else 0) - 1)
-            addend = min(max(half, least), most)
-            if least <= most and abs(addend + negative) + multiplier * bound < 2**63:
-                return Linear(multiplier, addend, shift, negative)
-    return None
 
 
 class AddParameters(NamedTuple):

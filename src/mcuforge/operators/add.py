@@ -4,11 +4,12 @@ import numpy as np
 from tvm import relax
 from tvm.script import tirx as T
 
-from mcuforge.exact import arithmetic
+from mcuforge.exact import arithmetic, search
+from mcuforge.exact.lines import Lines
 from mcuforge.operators.qdq import Region
 from mcuforge.tir.indexing import broadcast_strides, offset
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
-from mcuforge.tir.requantize import clamp, requantization_line, requantize
+from mcuforge.tir.requantize import clamp, exact_line, requantize
 
 add = integer_op("add", lambda shapes, attrs: (np.broadcast_shapes(*shapes), attrs["dtype"]))
 """``add(a, b, **attrs)``: exact ADD; SUB where ``subtract`` is set.
@@ -47,7 +48,7 @@ def _scalar(operation: Operation) -> Kernel:
     low, high, zero_point = attrs["clamp_min"], attrs["clamp_max"], attrs["zero_point"]
     a_terms, b_terms, output = add_terms(operation)
     a_lowest, b_lowest = (arithmetic.quantized_range(d)[0] for d in (a_dtype, b_dtype))
-    multiplier, addend, shift, negative = output
+    multiplier, addend, shift, halves = output.single()
     shape, (a_shape, b_shape) = operation.out.shape, (o.shape for o in operation.args)
     a_steps, b_steps = (broadcast_strides(s, shape) for s in (a_shape, b_shape))
     size, a_size, b_size = (int(np.prod(s)) for s in (shape, a_shape, b_shape))
@@ -65,14 +66,14 @@ def _scalar(operation: Operation) -> Kernel:
                 a_terms[T.cast(a[offset(i, shape, a_steps)], "int32") - a_lowest]
                 + b_terms[T.cast(b[offset(i, shape, b_steps)], "int32") - b_lowest]
             )
-            result: T.let = requantize(total, multiplier, T.int64(addend), shift, negative)
+            result: T.let = requantize(total, multiplier, T.int64(addend), shift, halves)
             y[i] = T.cast(clamp(result + zero_point, low, high), dtype)
 
     inplace = {i: 0 for i, o in enumerate(operation.args) if o.shape == shape}
     return Kernel(add, (0, 1, a_terms, b_terms), inplace=inplace)
 
 
-def add_terms(operation: Operation) -> tuple[np.ndarray, np.ndarray, arithmetic.Linear]:
+def add_terms(operation: Operation) -> tuple[np.ndarray, np.ndarray, Lines]:
     """What each value of either operand contributes to the sum, and the sum's requantization.
 
     Returns:
@@ -93,5 +94,17 @@ def add_terms(operation: Operation) -> tuple[np.ndarray, np.ndarray, arithmetic.
         tables[1] = -tables[1]
     a_terms, b_terms = (np.asarray(table, np.int32) for table in tables)
     bound = int(np.abs(a_terms).max()) + int(np.abs(b_terms).max())
-    line = requantization_line(operation, parameters.output, bound)
+    line = exact_line(operation, parameters.output, bound)
     return a_terms, b_terms, line
+
+
+def affine(operation: Operation) -> search.Affine | None:
+    """An affine sum of two int8 operands that is exact for all their pairs, or None."""
+    attrs = operation.attrs
+    a_terms, b_terms, line = add_terms(operation)
+    totals = a_terms.astype(np.int64)[:, np.newaxis] + b_terms
+    expected = line(totals.reshape(1, -1)).reshape(256, 256) + attrs["zero_point"]
+    slopes = attrs["a_scale"] / attrs["scale"], attrs["b_scale"] / attrs["scale"]
+    if attrs["subtract"]:
+        slopes = slopes[0], -slopes[1]
+    return search.affine(np.clip(expected, -128, 127), slopes)

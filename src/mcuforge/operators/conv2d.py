@@ -9,7 +9,7 @@ from mcuforge.operators.qdq import Region
 from mcuforge.tir import inplace
 from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
-from mcuforge.tir.requantize import accumulator_bound, clamp, requantization, requantize
+from mcuforge.tir.requantize import accumulator_bound, clamp, exact_lines, requantize
 
 # Bytes of a window that may be a local variable.
 _ON_STACK = 256
@@ -100,7 +100,7 @@ def _scalar(operation: Operation, weight: np.ndarray) -> Kernel:
     low, high, dtype = attrs["clamp_min"], attrs["clamp_max"], operation.out.dtype
     x_dtype, w_dtype = operation.args[0].dtype, str(weight.dtype)
     bias, scale = operation.args[2].value, operation.args[3].value
-    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
+    exact = exact_lines(operation, scale, accumulator_bound(operation, weight, bias))
     m_dtype = str(exact.multiplier.dtype)
 
     @T.prim_func(private=True)
@@ -128,7 +128,7 @@ def _scalar(operation: Operation, weight: np.ndarray) -> Kernel:
                                 acc += (T.cast(x[b, iy, ix, first + c], "int32") - x_zero) * (
                                     T.cast(weight[o, ky, kx, c], "int32") - w_zero
                                 )
-            result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.negative)
+            result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.halves)
             y[b, oy, ox, o] = T.cast(clamp(result + y_zero, low, high), dtype)
 
     args = (0, weight, 2, exact.multiplier, exact.addend, exact.shift)
@@ -157,7 +157,7 @@ def _gathered(operation: Operation) -> Kernel | None:
     low, high, dtype = attrs["clamp_min"], attrs["clamp_max"], operation.out.dtype
     x_dtype, w_dtype = operation.args[0].dtype, str(weight.dtype)
     bound = accumulator_bound(operation, weight, bias)
-    exact = requantization(operation, scale, bound)
+    exact = exact_lines(operation, scale, bound)
     m_dtype = str(exact.multiplier.dtype)
     sums = (weight.astype(np.int64) - w_zero).reshape(g.outputs, -1)
     folded = bias.astype(np.int64) - x_zero * sums.sum(axis=1)
@@ -193,7 +193,7 @@ def _gathered(operation: Operation) -> Kernel | None:
                     acc += T.cast(window[tap, c], "int32") * (
                         T.cast(weight[o, tap, c], "int32") - w_zero
                     )
-                result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.negative)
+                result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.halves)
                 y[b, oy, ox, o] = T.cast(clamp(result + y_zero, low, high), dtype)
 
     flat = weight.reshape(g.outputs, g.taps, g.channels)

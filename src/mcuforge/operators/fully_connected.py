@@ -7,7 +7,7 @@ from tvm.script import tirx as T
 from mcuforge.exact import arithmetic
 from mcuforge.operators.qdq import Region
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
-from mcuforge.tir.requantize import accumulator_bound, clamp, requantization, requantize
+from mcuforge.tir.requantize import accumulator_bound, clamp, exact_lines, requantize
 
 fully_connected = integer_op(
     "fully_connected", lambda shapes, attrs: ([*shapes[0][:-1], shapes[1][0]], attrs["dtype"])
@@ -54,7 +54,7 @@ def _scalar(operation: Operation) -> Kernel:
     low, high, dtype = attrs["clamp_min"], attrs["clamp_max"], operation.out.dtype
     x_dtype, w_dtype = operation.args[0].dtype, operation.args[1].dtype
     weight, bias, scale = (operand.value for operand in operation.args[1:])
-    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
+    exact = exact_lines(operation, scale, accumulator_bound(operation, weight, bias))
     m_dtype = str(exact.multiplier.dtype)
 
     @T.prim_func(private=True)
@@ -73,7 +73,7 @@ def _scalar(operation: Operation) -> Kernel:
                 acc += (T.cast(x[row, i], "int32") - x_zero) * (
                     T.cast(weight[o, i], "int32") - w_zero
                 )
-            result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.negative)
+            result: T.let = requantize(acc, multiplier[o], addend[o], shift[o], exact.halves)
             y[row, o] = T.cast(clamp(result + y_zero, low, high), dtype)
 
     args = (0, 1, 2, exact.multiplier, exact.addend, exact.shift)

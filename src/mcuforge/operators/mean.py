@@ -5,10 +5,11 @@ from tvm import relax
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
+from mcuforge.exact.lines import Lines
 from mcuforge.operators.qdq import Region
 from mcuforge.tir.indexing import offset, strides
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
-from mcuforge.tir.requantize import clamp, requantization_line, requantize
+from mcuforge.tir.requantize import clamp, exact_line, requantize
 
 
 def _infer(shapes, attrs):
@@ -48,11 +49,11 @@ def _restore(region: Region) -> relax.Call | None:
     )
 
 
-def division(operation: Operation, count: int) -> arithmetic.Linear:
+def division(operation: Operation, count: int) -> Lines:
     """From a sum of ``count`` inputs, without their zero points, to the mean at its scale."""
     attrs = operation.attrs
     factor = arithmetic.mean_multiplier(attrs["in_scale"], attrs["scale"], count)
-    return requantization_line(operation, factor, 255 * count)
+    return exact_line(operation, factor, 255 * count)
 
 
 @kernel("mean", opt_level=1)
@@ -66,7 +67,7 @@ def _scalar(operation: Operation) -> Kernel:
     outer = [(shape[a], steps[a]) for a in range(len(shape)) if a not in axes]
     count, size = (int(np.prod([s for s, _ in dims])) for dims in (inner, outer))
     elements = size * count
-    multiplier, addend, shift, negative = division(operation, count)
+    multiplier, addend, shift, halves = division(operation, count).single()
 
     def position(number, dims):
         return offset(number, [size for size, _ in dims], [step for _, step in dims])
@@ -77,7 +78,7 @@ def _scalar(operation: Operation) -> Kernel:
             total: T.int32 = -in_zero * count
             for i in range(count):
                 total += T.cast(x[position(o, outer) + position(i, inner)], "int32")
-            result: T.let = requantize(total, multiplier, T.int64(addend), shift, negative)
+            result: T.let = requantize(total, multiplier, T.int64(addend), shift, halves)
             y[o] = T.cast(clamp(result + zero_point, low, high), dtype)
 
     return Kernel(mean, (0,))

@@ -8,7 +8,7 @@ from mcuforge.exact import arithmetic
 from mcuforge.operators.qdq import Region
 from mcuforge.tir.indexing import broadcast_strides, offset
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
-from mcuforge.tir.requantize import clamp, requantization_line, requantize
+from mcuforge.tir.requantize import clamp, exact_line, requantize
 
 multiply = integer_op(
     "multiply", lambda shapes, attrs: (np.broadcast_shapes(*shapes), attrs["dtype"])
@@ -51,7 +51,7 @@ def _scalar(operation: Operation) -> Kernel:
     a_steps, b_steps = (broadcast_strides(s, shape) for s in (a_shape, b_shape))
     size, a_size, b_size = (int(np.prod(s)) for s in (shape, a_shape, b_shape))
     factor = arithmetic.multiply_multiplier(attrs["a_scale"], attrs["b_scale"], attrs["scale"])
-    multiplier, addend, shift, negative = requantization_line(operation, factor, 255 * 255)
+    multiplier, addend, shift, halves = exact_line(operation, factor, 255 * 255).single()
 
     @T.prim_func(private=True)
     def multiply(
@@ -63,7 +63,7 @@ def _scalar(operation: Operation) -> Kernel:
             product: T.let = (T.cast(a[offset(i, shape, a_steps)], "int32") - a_zero) * (
                 T.cast(b[offset(i, shape, b_steps)], "int32") - b_zero
             )
-            result: T.let = requantize(product, multiplier, T.int64(addend), shift, negative)
+            result: T.let = requantize(product, multiplier, T.int64(addend), shift, halves)
             y[i] = T.cast(clamp(result + zero_point, low, high), dtype)
 
     inplace = {i: 0 for i, o in enumerate(operation.args) if o.shape == shape}

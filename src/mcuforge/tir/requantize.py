@@ -1,30 +1,13 @@
-"""From accumulator to 8-bit output: exact, with one multiply-add and one shift."""
-
-from dataclasses import dataclass
+"""From accumulator to 8-bit output in kernels: the lines of ``exact.lines`` as TIR."""
 
 import numpy as np
 from tvm import tirx
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
+from mcuforge.exact.lines import AWAY, Halves, Lines, lines
+from mcuforge.exact.steps import Requantization, RoundedOnce, RoundedTwice
 from mcuforge.tir.registry import Operation
-
-
-@dataclass(frozen=True)
-class Requantization:
-    """The formula of ``arithmetic.Linear`` for each output channel.
-
-    Attributes:
-        multiplier: (o,) int32, or int64 where 31 bits are not enough to be exact.
-        addend: (o,) int64; the output's zero point is not part of it.
-        shift: (o,) int32.
-        negative: added where the accumulator is negative, in all channels.
-    """
-
-    multiplier: np.ndarray
-    addend: np.ndarray
-    shift: np.ndarray
-    negative: int
 
 
 def accumulator_bound(operation: Operation, weight: np.ndarray, bias: np.ndarray) -> int:
@@ -43,69 +26,58 @@ def accumulator_bound(operation: Operation, weight: np.ndarray, bias: np.ndarray
     return int((sums + np.abs(bias.astype(np.int64))).max())
 
 
-def requantization(operation: Operation, scale: np.ndarray, bound: int) -> Requantization:
-    """The multiply-adds that equal TFLite's requantization of an operator's accumulators.
+def requantization(operation: Operation, scale: np.ndarray) -> Requantization:
+    """TFLite's requantization of an operator's accumulators.
 
     Args:
-        operation: with ``rounding`` (``twice``: gemmlowp's two roundings of a 31-bit mantissa,
-            in convolutions; ``once``: one rounding of a double product, as in FULLY_CONNECTED),
-            ``zero_point``, ``clamp_min`` and ``clamp_max`` among its attributes.
+        operation: with ``rounding`` among its attributes: ``twice`` for convolutions, ``once`` for
+            FULLY_CONNECTED.
+        scale: (o,) float64, real factor from accumulator to output.
+    """
+    if operation.attrs["rounding"] == "twice":
+        return RoundedTwice.by(*(arithmetic.quantize_multiplier(real) for real in scale))
+    return RoundedOnce(scale)
+
+
+def limits(operation: Operation) -> tuple[int, int]:
+    """Smallest and largest output of an operator, less its zero point."""
+    attrs = operation.attrs
+    zero_point = attrs["zero_point"]
+    return attrs["clamp_min"] - zero_point, attrs["clamp_max"] - zero_point
+
+
+def exact_lines(operation: Operation, scale: np.ndarray, bound: int) -> Lines:
+    """The lines that equal TFLite's requantization of an operator's accumulators.
+
+    Args:
+        operation: as for ``requantization``, with ``zero_point``, ``clamp_min`` and ``clamp_max``.
         scale: (o,) float64, real factor from accumulator to output.
         bound: largest magnitude of an accumulator.
 
     Raises:
-        ModelError: accumulators can exceed 32 bits, or no exact multiply-add exists.
+        ModelError: no exact line exists.
     """
-    attrs = operation.attrs
-    if attrs["rounding"] == "twice":
-        pairs = np.array([arithmetic.quantize_multiplier(s) for s in scale], np.int64)
-        mantissa, exponent = pairs[:, :1], pairs[:, 1:]
+    bound = min(bound, arithmetic.INT32_MAX)
+    return lines(requantization(operation, scale), limits(operation), bound)
 
-        def rounded(acc: np.ndarray) -> np.ndarray:
-            return arithmetic.multiply_by_quantized_multiplier(acc, mantissa, exponent)
-    else:
 
-        def rounded(acc: np.ndarray) -> np.ndarray:
-            return arithmetic.fully_connected_round(acc, scale[:, np.newaxis])
-
-    lines = arithmetic.linear_requantization(
-        rounded,
-        scale,
-        attrs["clamp_min"] - attrs["zero_point"],
-        attrs["clamp_max"] - attrs["zero_point"],
-        min(bound, arithmetic.INT32_MAX),
-    )
-    multiplier, addend, shift, _ = np.array(lines, np.int64).T
-    if multiplier.max() <= arithmetic.INT32_MAX:
-        multiplier = multiplier.astype(np.int32)
-    return Requantization(multiplier, addend, shift.astype(np.int32), lines[0].negative)
+def exact_line(operation: Operation, multiplier: arithmetic.Multiplier, bound: int) -> Lines:
+    """``exact_lines`` for one gemmlowp multiplier instead of one scale per channel."""
+    bound = min(bound, arithmetic.INT32_MAX)
+    return lines(RoundedTwice.by(multiplier), limits(operation), bound)
 
 
 def requantize(
-    acc: tirx.Expr, multiplier: tirx.Expr, addend: tirx.Expr, shift: tirx.Expr, negative: int
+    acc: tirx.Expr, multiplier: tirx.Expr, addend: tirx.Expr, shift: tirx.Expr, halves: Halves
 ) -> tirx.Expr:
-    """The formula of ``Requantization`` as TIR, int32; ``acc`` may appear twice: a variable."""
+    """The formula of ``Lines`` as TIR, int32; ``acc`` may appear twice: a variable."""
     total = T.cast(acc, "int64") * T.cast(multiplier, "int64") + addend
-    if negative:
-        total += T.if_then_else(acc < 0, T.int64(negative), T.int64(0))
+    if halves != "up":
+        negative = acc < 0 if halves == "away" else tirx.And(acc < 0, shift > 31)
+        total += T.if_then_else(negative, T.int64(AWAY), T.int64(0))
     return T.cast(total >> T.cast(shift, "int64"), "int32")
 
 
 def clamp(value: tirx.Expr, low: int, high: int) -> tirx.Expr:
     """``value`` limited to [low, high]."""
     return T.min(T.max(value, low), high)
-
-
-def requantization_line(
-    operation: Operation, multiplier: arithmetic.Multiplier, bound: int
-) -> arithmetic.Linear:
-    """``requantization`` for one gemmlowp multiplier instead of one scale per channel."""
-    attrs = operation.attrs
-    (line,) = arithmetic.linear_requantization(
-        lambda acc: arithmetic.multiply_by_quantized_multiplier(acc, *multiplier),
-        [multiplier.mantissa * 2.0 ** (multiplier.shift - 31)],
-        attrs["clamp_min"] - attrs["zero_point"],
-        attrs["clamp_max"] - attrs["zero_point"],
-        min(bound, arithmetic.INT32_MAX),
-    )
-    return line

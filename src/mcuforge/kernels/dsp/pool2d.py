@@ -86,7 +86,7 @@ def _mean(operation: Operation) -> Kernel | None:
     adjacent = len(axes) == end - first
     if not (_suits(operation, channels) and adjacent and _LEAST <= count <= _MOST):
         return None
-    multiplier, addend, shift, negative = division(operation, count)
+    multiplier, addend, shift, halves = division(operation, count).single()
     f = Function("mean")
     x, y = f.param("x", outer * count * channels), f.param("y", outer * channels)
     with f.loop("o", outer) as o, f.loop("part", channels // _LANES) as part:
@@ -95,7 +95,7 @@ def _mean(operation: Operation) -> Kernel | None:
         window = _Window(x, start, 1, count, 0, channels)
         for lane, total in enumerate(_sums(f, window)):
             acc = f.let("acc", total - attrs["in_zero_point"] * count)
-            result = requantize(acc, T.int64(multiplier), T.int64(addend), T.int32(shift), negative)
+            result = requantize(acc, T.int64(multiplier), T.int64(addend), T.int32(shift), halves)
             limits = T.int32(attrs["clamp_min"]), T.int32(attrs["clamp_max"])
             result = clamp(result + attrs["zero_point"], *limits)
             f.store(y, to + lane, T.cast(result, "int8"))

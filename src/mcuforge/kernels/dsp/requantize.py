@@ -1,15 +1,16 @@
 """Requantization in three instructions an output on ARMv7E-M: SMMLA, SSAT, STRB.
 
-The accumulators of the blocks in ``isa.armv7em`` are 2^8 times TFLite's (in others, another
-number), with a bias of our own choice in them. An output is ``ssat8((high_word(acc * m) + c) >>
-shift)`` with one c and one shift for all channels. TFLite's requantization is a monotone function
-with at most 255 steps; this one is exact if each of its steps is at the same accumulator. For a
-multiplier m that means one interval
-for the bias, so multipliers next to the real factor are tried until an interval is not empty. What
-is returned has been checked against every step; nothing is approximate.
+The accumulators of the blocks in ``isa.dsp`` are ``unit`` times TFLite's, most often 2^8 times, and
+we may put any bias into them. An output is
+
+    ssat8((((unit * acc + bias) * m >> 32) + c) >> shift)
+
+with an m and a bias for each channel, and one c and one shift for all. Such a *high word* is exact
+if each of its steps is at the accumulator where TFLite has it (see ``exact.steps``). For a
+multiplier m each step bounds the bias, and ``exact.search`` finds an m that leaves room for one.
 
 Where TFLite rounds twice and outputs of both signs are in range, halves round away from zero, and
-no single line has all the steps: below zero they lie 2^31 / mantissa, that is one to two,
+no single high word has all the steps: below zero they lie 2^31 / mantissa, that is one to two,
 accumulators further up. Then a second constant q is added to accumulators that are not negative.
 """
 
@@ -17,15 +18,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mcuforge.exact import arithmetic
+from mcuforge.exact import arithmetic, search
+from mcuforge.exact.steps import Steps, find
 from mcuforge.isa.armv7em import SCALE_BITS
 from mcuforge.tir.registry import Operation
-from mcuforge.tir.requantize import Requantization, accumulator_bound, requantization
+from mcuforge.tir.requantize import accumulator_bound, exact_lines, limits, requantization
 
-_TRIES = 400
 _LIMIT = 1 << 31
 # With these, constants of a channel fit into fewer words: see ``isa.armv7em.pack_plane``.
 _COMPACT_BIAS, _COMPACT_MULTIPLE = 1 << 26, 4
+# Values of q: below 2^20 biases stay far from overflow.
+_LARGEST_Q = (1 << 20) - 1
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,17 @@ def long_product(operation: Operation, weight: np.ndarray) -> LongProduct | None
     largest = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1).max()
     if bound + 255 * largest >= _LIMIT:
         return None
-    exact = requantization(operation, scale, bound)
+    exact = exact_lines(operation, scale, bound)
     addend = exact.addend + (np.int64(attrs["zero_point"]) << exact.shift.astype(np.int64))
     shifts = exact.shift - 32
     fits = (shifts >= 0).all() and (shifts < 32).all() and exact.multiplier.dtype == np.int32
     # Far from 63 bits, zero point and all.
     small = (np.abs(addend) + bound * exact.multiplier.astype(np.int64) < 1 << 62).all()
-    if not (fits and small and exact.negative in (0, -_LIMIT)):
+    if not (fits and small):
         return None
     clamp = attrs["clamp_min"], attrs["clamp_max"]
     return LongProduct(
-        exact.multiplier, addend, shifts, exact.negative != 0,
+        exact.multiplier, addend, shifts, exact.halves == "away",
         None if clamp == (-128, 127) else clamp,
     )  # fmt: skip
 
@@ -136,164 +139,148 @@ def high_word(
         None where the accumulators need more than 32 bits or no exact constants were found.
     """
     attrs = operation.attrs
+    zero, clamp = attrs["zero_point"], (attrs["clamp_min"], attrs["clamp_max"])
     bias, scale = operation.args[2].value.astype(np.int64), operation.args[3].value
-    exact = requantization(operation, scale, accumulator_bound(operation, weight, bias))
     low, high = _accumulator_ranges(attrs["input_zero_point"], weight, bias)
     if ((high - low) * unit >= 2 * _LIMIT).any():
         return None
-    # Steps outside [-128, 127] do not exist: a clamp inside comes afterwards.
-    zero = attrs["zero_point"]
-    clamp = (attrs["clamp_min"], attrs["clamp_max"])
-    steps = np.arange(clamp[0] + 1 - zero, clamp[1] + 1 - zero)
-    first = _first_accumulators(exact, steps)
-    constants = ((first <= low[:, None]) | (first > high[:, None])).all(axis=1)
-    live, signed = np.flatnonzero(~constants), exact.negative != 0
-    # Of the accumulator where all inputs are 0.
-    offsets = bias - attrs["input_zero_point"] * weight.reshape(len(bias), -1).sum(
-        axis=1, dtype=int
-    )
+    halves = exact_lines(operation, scale, accumulator_bound(operation, weight, bias)).halves
+    signed, rounded = halves != "up", requantization(operation, scale)
+    steps = find(rounded, limits(operation), low, high)
+    live = np.flatnonzero(~steps.constant)
+    if compact and signed and len(live) < len(scale):
+        return None  # q of the others is 0
+    sign = find(rounded, (-1, 0), low, high).select(live) if signed else None
+    offsets = bias - attrs["input_zero_point"] * _sums(weight)
+    stored = offsets[live, np.newaxis] if compact else None
     largest = max((arithmetic.quantize_multiplier(scale[o]).shift for o in live), default=-6)
     # m = mantissa * 2^(shift + 1 + exponent) / unit has to stay below 2^31.
     most = unit.bit_length() - 2 - largest
     # Multiples of four first: layers with the same shift share their code.
     for shift in sorted(range(max(most - 4, 1), min(most, 22) + 1), key=lambda s: (s % 4 != 0, -s)):
         # Without c an instruction operand is free; with it the accumulators are smaller.
-        for constant in (zero << shift,) if signed else (0, zero << shift):
-            solved = []
-            for o in live:
-                base = steps + zero - (constant >> shift)
-                channel = _channel(
-                    first[o], base, low[o], high[o], scale[o], shift, signed, unit,
-                    int(offsets[o]) if compact else None,
-                )  # fmt: skip
-                if channel is None:
-                    break
-                solved.append(channel)
-            else:
-                return _assemble(
-                    solved, live, constants, (first <= low[:, None]).sum(axis=1) + clamp[0],
-                    shift, constant, signed, clamp, unit, compact,
-                )  # fmt: skip
+        for c in (zero,) if signed else (0, zero):
+            solved = _solve(steps.select(live), sign, scale[live], zero - c, shift, unit, stored)
+            if solved is not None:
+                return _assemble(solved, steps, live, zero, c, shift, signed, clamp, unit, compact)
     return None
 
 
 def _assemble(
-    solved: list[tuple[int, int, int]], live: np.ndarray, constants: np.ndarray,
-    values: np.ndarray, shift: int, constant: int, signed: bool, clamp: tuple[int, int],
-    unit: int, compact: bool,
+    solved: np.ndarray, steps: Steps, live: np.ndarray, zero: int, c: int, shift: int, signed: bool,
+    clamp: tuple[int, int], unit: int, compact: bool,
 ) -> HighWord | None:  # fmt: skip
+    # Channels that are constant have m = 2^30: the high word is a quarter of the accumulator.
+    bias = ((steps.start[:, 0] + zero - c) << shift) << 2
+    multiplier, positive = np.full(len(bias), 1 << 30, np.int64), np.zeros(len(bias), np.int64)
     limit = _COMPACT_BIAS if compact else _LIMIT
-    if compact and signed and constants.any():
-        return None  # their q is 0
-    bias, multiplier, positive = (np.zeros(len(constants), np.int64) for _ in range(3))
-    for o, channel in zip(live, solved, strict=True):
-        bias[o], multiplier[o], positive[o] = channel
-    for o in np.flatnonzero(constants):
-        # m = 2^30: the high word is a quarter of the accumulator.
-        bias[o], multiplier[o] = ((int(values[o]) << shift) - constant) << 2, 1 << 30
-        if not -limit <= bias[o] < limit:
-            return None
+    if np.any(steps.constant & ((bias < -limit) | (bias >= limit))):
+        return None
+    bias[live], multiplier[live], positive[live] = solved
     after = None if clamp == (-128, 127) else clamp
-    return HighWord(unit, bias, multiplier, positive, shift, constant, signed, constants, after)
+    return HighWord(
+        unit, bias, multiplier, positive, shift, c << shift, signed, steps.constant, after
+    )
+
+
+def _sums(weight: np.ndarray) -> np.ndarray:
+    return weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
 
 
 def _accumulator_ranges(
     zero_point: int, weight: np.ndarray, bias: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest accumulator of each channel over all int8 inputs."""
-    flat = weight.reshape(len(weight), -1).astype(np.int64)
+    """Smallest and largest accumulator (o, 1) of each channel over all int8 inputs."""
     up, down = 127 - zero_point, -128 - zero_point
-    positive, negative = flat.clip(min=0).sum(axis=1), flat.clip(max=0).sum(axis=1)
-    return bias + positive * down + negative * up, bias + positive * up + negative * down
+    positive, negative = _sums(weight.clip(min=0)), _sums(weight.clip(max=0))
+    low, high = positive * down + negative * up, positive * up + negative * down
+    return (bias + low)[:, np.newaxis], (bias + high)[:, np.newaxis]
 
 
-def _first_accumulators(exact: Requantization, steps: np.ndarray) -> np.ndarray:
-    """The smallest accumulator whose output (without zero point) reaches each step, (o, steps)."""
-    rows = []
-    for m, addend, shift in zip(
-        exact.multiplier.tolist(), exact.addend.tolist(), exact.shift.tolist(), strict=True
-    ):
-        row = []
-        for step in steps.tolist():
-            wanted = (step << shift) - addend
-            if m == 0:
-                row.append(-(1 << 40) if wanted <= 0 else 1 << 40)
-                continue
-            below_zero = -((exact.negative - wanted) // m)
-            row.append(below_zero if below_zero < 0 else max(-(-wanted // m), 0))
-        rows.append(row)
-    return np.array(rows, np.int64).reshape(len(rows), len(steps))
+@dataclass(frozen=True)
+class _Bounds:
+    """Bounds for the bias: ``unit`` times an accumulator, plus the bias, reaches an output or not.
+
+    With total the sum of the two, ``total * m >> bits`` is at least n if and only if total is at
+    least ``ceil(n * 2^bits / m)``. Bounds that do not depend on m have n = 0.
+
+    Attributes:
+        n: (o, s) int64, outputs of the high word, without c.
+        x: (o, s) int64, ``unit`` times the accumulators.
+    """
+
+    n: np.ndarray
+    x: np.ndarray
+
+    @classmethod
+    def where(cls, mask: np.ndarray, n: np.ndarray, x: np.ndarray, far: int) -> "_Bounds":
+        """Some of them; the others bound nothing."""
+        return cls(np.where(mask, n, 0), np.where(mask, x, far))
+
+    def __add__(self, other: "_Bounds") -> "_Bounds":
+        return _Bounds(np.hstack([self.n, other.n]), np.hstack([self.x, other.x]))
+
+    def moved(self, by: int) -> "_Bounds":
+        return _Bounds(self.n, self.x + by)
+
+    def least(self, m: np.ndarray, which: np.ndarray, bits: int) -> np.ndarray:
+        """The smallest bias (w, s) with which the outputs are reached, for some of the channels."""
+        return -(-(self.n[which] << bits) // m[:, np.newaxis]) - self.x[which]
 
 
-def _channel(
-    first: np.ndarray, outputs: np.ndarray, low: int, high: int, scale: float, shift: int,
-    signed: bool, unit: int, compact: int | None,
-) -> tuple[int, int, int] | None:  # fmt: skip
-    """Bias, m and q with which ``outputs[k]`` is reached at accumulator ``first[k]``, or None.
+def _solve(
+    steps: Steps, sign: Steps | None, scale: np.ndarray, base: int, shift: int, unit: int,
+    stored: np.ndarray | None,
+) -> np.ndarray | None:  # fmt: skip
+    """Bias, m and q, (3, o) int64, with which the high words have all steps; None if none have.
 
     Args:
-        compact: None, or what will be added to the bias before it is stored in few bits.
+        steps: of channels that are not constant.
+        sign: their step to 0, without zero point, if rounding depends on the sign; or else None.
+        scale: (o,) their real factors.
+        base: what the high word is, without c, where the output without zero point is 0.
+        shift, unit: as in HighWord.
+        stored: (o, 1), what is added to the bias before it is stored in few bits, or None.
     """
-    low, high, bits = int(low) * unit, int(high) * unit, 32 + shift
-    steps = [(a * unit, n) for a, n in zip(first.tolist(), outputs.tolist(), strict=True)]
-    # Where accumulator plus bias, times m, has reached n << bits, and where not yet.
-    reached = [(max(a, low), n) for a, n in steps if a <= high]
-    missed = [(min(a - unit, high), n) for a, n in steps if a - unit >= low]
-    real = float(np.ldexp(scale, bits)) / unit
-    span = max((abs(a) for a, _ in steps if low < a <= high), default=1)
-    stride = max(1, int(real / (span * 8 + 1)))
-    # Biases that keep the accumulators within 32 bits.
-    allowed, q, multiple = (-_LIMIT - low, _LIMIT - 1 - high), (0, (1 << 20) - 1), 1
-    if compact is not None:
-        least, most = -_COMPACT_BIAS - compact * unit, _COMPACT_BIAS - 1 - compact * unit
-        allowed = max(allowed[0], least), min(allowed[1], most)
-        q, multiple = (unit, unit + 255), _COMPACT_MULTIPLE
-    tried = 0
-    for attempt in range(_TRIES):
-        m = round(real) + (attempt + 1) // 2 * (stride if attempt & 1 else -stride)
-        m -= m % multiple
-        if not 0 < m < _LIMIT or m == tried:
-            continue
-        tried = m
-        if signed:
-            split = _split(reached, missed, m, bits, allowed, q)
-            if split is not None:
-                return split[0], m, split[1]
-        else:
-            bias = _choose(_interval(reached, missed, m, bits), allowed)
-            if bias is not None:
-                return bias, m, 0
-    return None
+    signed, bits, multiple, q = sign is not None, 32 + shift, 1, (0, _LARGEST_Q)
+    least, most = -_LIMIT - unit * steps.lowest, _LIMIT - 1 - unit * steps.highest
+    if stored is not None:
+        least = np.maximum(least, -_COMPACT_BIAS - unit * stored)
+        most = np.minimum(most, _COMPACT_BIAS - 1 - unit * stored)
+        multiple, q = _COMPACT_MULTIPLE, (unit, unit + 255)
+    n, at, before = steps.values + base, unit * steps.first, unit * (steps.first - 1)
+    # Sums that are negative are on one line, the others, to which q is added, on another.
+    below = n <= 0 if signed else np.full(n.shape, True)
+    none, far = np.zeros_like(steps.lowest), search.FAR >> 1
+    lower = _Bounds.where(steps.reached & below, n, at, far) + _Bounds(none, -least)
+    upper = _Bounds.where(steps.missed & below, n, before, -far) + _Bounds(none, -most - 1)
+    if signed:
+        above_lower = _Bounds.where(steps.reached & ~below, n, at, far)
+        above_upper = _Bounds.where(steps.missed & ~below, n, before, -far)
+        above_upper += _Bounds(none, -most - 1)
+        # A sum is negative exactly where the output is: the step to 0 is on the line below.
+        lower += _Bounds.where(sign.reached, none, unit * sign.first, far)
+        upper += _Bounds.where(sign.missed, none, unit * (sign.first - 1), -far)
+        lower, upper = lower + above_lower.moved(q[1]), upper + above_upper.moved(q[0])
 
+    def between(lower: _Bounds, upper: _Bounds, m: np.ndarray, which: np.ndarray) -> search.Room:
+        least, most = lower.least(m, which, bits), upper.least(m, which, bits) - 1
+        return search.room(least, most, lower.n[which], upper.n[which])
 
-def _interval(
-    reached: list[tuple[int, int]], missed: list[tuple[int, int]], m: int, bits: int
-) -> tuple[int, int]:
-    least = max((-(-(n << bits) // m) - a for a, n in reached), default=-(1 << 62))
-    most = min((-(-(n << bits) // m) - 1 - a for a, n in missed), default=1 << 62)
-    return least, most
+    def room(factor: np.ndarray, which: np.ndarray) -> search.Room:
+        bias = between(lower, upper, factor * multiple, which)
+        if not signed:
+            return bias
+        above = between(above_lower, above_upper, factor * multiple, which)
+        return search.Room(*np.where(above.least > above.most, above, bias))
 
-
-def _choose(*intervals: tuple[int, int]) -> int | None:
-    """A number in the middle of what is in all the intervals."""
-    least, most = max(low for low, _ in intervals), min(high for _, high in intervals)
-    return (least + most) // 2 if least <= most else None
-
-
-def _split(
-    reached: list[tuple[int, int]], missed: list[tuple[int, int]], m: int, bits: int,
-    allowed: tuple[int, int], q: tuple[int, int],
-) -> tuple[int, int] | None:  # fmt: skip
-    """Bias and q for steps that lie on two lines, one up to the zero point and one above it.
-
-    The accumulator is negative exactly when the output is below the zero point: that is the step
-    to 0 of the lower line.
-    """
-    lower = _interval([r for r in reached if r[1] <= 0], [r for r in missed if r[1] <= 0], m, bits)
-    upper = _interval([r for r in reached if r[1] > 0], [r for r in missed if r[1] > 0], m, bits)
-    # The bias, such that with some q the bias of the upper line is in its interval.
-    below = _choose(lower, allowed, (upper[0] - q[1], upper[1] - q[0]))
-    if below is None:
+    real = np.rint(np.ldexp(scale, bits) / unit).astype(np.int64)
+    solved = search.multipliers(real // multiple, (_LIMIT - 1) // multiple, room)
+    if solved is None:
         return None
-    above = _choose(upper, allowed, (below + q[0], below + q[1]))
-    return None if above is None else (below, above - below)
+    m, bias = solved[0] * multiple, (solved[1].least + solved[1].most) // 2
+    if not signed:
+        return np.stack([bias, m, np.zeros_like(m)])
+    above = between(above_lower, above_upper, m, np.arange(len(m)))
+    least, most = np.maximum(above.least, bias + q[0]), np.minimum(above.most, bias + q[1])
+    return np.stack([bias, m, (least + most) // 2 - bias])

@@ -1,17 +1,18 @@
 """What the Helium kernels share: requantizing four lanes at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from mcuforge.exact import arithmetic
+from mcuforge.exact import arithmetic, search
+from mcuforge.exact.steps import Requantization, Steps, find
 from mcuforge.isa import helium as mve
 from mcuforge.tir.function import Function
 from mcuforge.tir.registry import Operation
-from mcuforge.tir.requantize import accumulator_bound
+from mcuforge.tir.requantize import accumulator_bound, limits, requantization
 
 LANES = 16
 """int8 lanes of a vector."""
@@ -19,13 +20,10 @@ LANES = 16
 LEAST_MACS = 64
 """Layers with fewer multiply-accumulates are left to scalar loops."""
 
-# Multipliers tried around the real one.
-_TRIES = 400
-
 
 @dataclass(frozen=True)
-class Requantization:
-    """From four int32 accumulators to int8, for every channel.
+class RoundedShift:
+    """From four int32 accumulators to int8, for every channel, by TFLite's own two steps.
 
     y = saturate(rounding_shift(high(acc * multiplier) + correction, shift) + zero_point), where
     high is VQRDMULH or, unless ``rounding``, VQDMULH, and the correction is -1 for negative
@@ -78,9 +76,9 @@ def _clamped(value: ir.Expr, low: int, high: int) -> ir.Expr:
 
 
 class Biased:
-    """A ``Requantization`` of accumulators without bias: two words and a byte a channel."""
+    """A ``RoundedShift`` of accumulators without bias: two words and a byte a channel."""
 
-    def __init__(self, exact: Requantization, bias: np.ndarray) -> None:
+    def __init__(self, exact: RoundedShift, bias: np.ndarray) -> None:
         self._exact = exact
         self.columns = (bias, exact.multiplier, exact.shift.astype(np.int8))
 
@@ -96,7 +94,7 @@ class Biased:
         return self._exact._unsaturated(add(acc, bias), *rest)
 
 
-class Line:
+class HighLine:
     """y = saturate((VQRDMULH(acc * 2^scaling, multiplier) + addend) >> shift): two words a channel.
 
     Bias, rounding and zero point are all in the addend, and the shift is that of all channels,
@@ -145,69 +143,57 @@ def multiply_add(acc: ir.Expr | None, a: ir.Expr, b: ir.Expr) -> ir.Expr:
     return mve.vmladav_s8(a, b) if acc is None else mve.vmladava_s8(acc, a, b)
 
 
-def _line(
-    first: np.ndarray, values: np.ndarray, scale: np.ndarray, reach: np.ndarray,
-    limits: tuple[int, int],
-) -> Line | None:  # fmt: skip
-    """A Line with all steps where they should be.
+def _high_line(steps: Steps, scale: np.ndarray, limits: tuple[int, int]) -> HighLine | None:
+    """A HighLine with all steps where they should be.
 
     Args:
-        first: (c, s) int64, smallest accumulator, without bias, that reaches each value.
-        values: (s,) the outputs.
-        scale: (c,) real factors.
-        reach: (c,) largest magnitude of an accumulator.
+        steps: outputs include the zero point, accumulators no bias.
+        scale: (o,) real factors.
         limits: of the output.
     """
-    reach = reach[:, np.newaxis]
-    reached, missed = first <= reach, first > -reach
-    live = (reached & missed).any(axis=1)
+    reach = np.maximum(np.abs(steps.lowest), np.abs(steps.highest))
+    live = np.flatnonzero(~steps.constant)
     scaling = min(31 - int(reach.max()).bit_length(), 14)
-    if scaling < 0 or not live.any():
+    if scaling < 0 or not len(live):
         return None
     # Multipliers are scale * 2^(31 + shift - scaling), below 2^31.
     shift = min(scaling - 1 - int(np.floor(np.log2(scale[live].max()))), 22)
     if shift < 1:
         return None
-    real = np.round(np.ldexp(scale, 31 + shift - scaling)).astype(np.int64)[:, np.newaxis]
-    span = np.where(reached & missed, np.abs(first), 1).max(axis=1, keepdims=True)
-    stride = np.maximum(real // (span * 32 + 8), 1)
-    at, before = np.maximum(first, -reach), np.minimum(first - 1, reach)
-    thresholds = values.astype(np.int64) << shift
     # Channels whose output is constant multiply by zero.
-    multiplier = np.zeros(len(first), np.int64)
-    addend = (limits[0] + (~missed).sum(axis=1)) << shift
-    open_ = np.flatnonzero(live)
-    for attempt in range(_TRIES):
-        tried = (real + (attempt + 1) // 2 * (stride if attempt % 2 else -stride))[open_]
+    multiplier, addend = np.zeros(len(scale), np.int64), steps.start[:, 0] << shift
+    steps = steps.select(live)
 
-        def high(acc: np.ndarray, m: np.ndarray = tried) -> np.ndarray:
-            return ((acc << scaling) * m + (1 << 30)) >> 31
+    def high(acc: np.ndarray, m: np.ndarray) -> np.ndarray:
+        return ((acc << scaling) * m[:, np.newaxis] + (1 << 30)) >> 31
 
-        # Steps are reached, and not before: an interval for the addend.
-        least = np.where(reached[open_], thresholds - high(at[open_]), -(1 << 40)).max(axis=1)
-        most = np.where(missed[open_], thresholds - 1 - high(before[open_]), 1 << 40).min(axis=1)
-        good = (least <= most) & (tried[:, 0] > 0) & (tried[:, 0] < 1 << 31)
-        multiplier[open_[good]] = tried[good, 0]
-        addend[open_[good]] = (least[good] + most[good]) // 2
-        open_ = open_[~good]
-        if not len(open_):
-            break
-    else:
+    def room(m: np.ndarray, which: np.ndarray) -> search.Room:
+        some = steps.select(which)
+        at, before, thresholds = some.first, some.first - 1, some.values << shift
+        lower = np.where(some.reached, thresholds - high(at, m), -search.FAR)
+        upper = np.where(some.missed, thresholds - 1 - high(before, m), search.FAR)
+        return search.room(lower, upper, at, before)
+
+    real = np.round(np.ldexp(scale[live], 31 + shift - scaling)).astype(np.int64)
+    solved = search.multipliers(real, arithmetic.INT32_MAX, room)
+    if solved is None:
         return None
+    multiplier[live], (least, most, _) = solved
+    addend[live] = (least + most) // 2
     largest = ((reach[:, 0] << scaling) * multiplier >> 31) + 1 + np.abs(addend)
     if largest.max() > arithmetic.INT32_MAX:
         return None
     columns = multiplier.astype(np.int32), addend.astype(np.int32)
-    return Line(columns, scaling, shift, limits)
+    return HighLine(columns, scaling, shift, limits)
 
 
 def _is_vector(value: ir.Expr) -> bool:
     return "x" in str(value.ty.dtype)
 
 
-def requantization(
+def exact_requantization(
     operation: Operation, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray
-) -> Biased | Line | None:
+) -> Biased | HighLine | None:
     """Constants with which a layer's requantization equals TFLite's, checked on all steps.
 
     Gemmlowp's SaturatingRoundingDoublingHighMul is VQRDMULH: both are floor(ab / 2^31 + 1/2), since
@@ -231,41 +217,33 @@ def requantization(
     bound = accumulator_bound(operation, weight, bias)
     if folded is None or not np.all((scale > 0) & (scale < 1)):
         return None
-    pairs = np.array([arithmetic.quantize_multiplier(s) for s in scale], np.int64)
-    mantissa, exponent = pairs[:, :1], pairs[:, 1:]
-    twice = attrs["rounding"] == "twice"
-
-    def rounded(acc: np.ndarray) -> np.ndarray:
-        if twice:
-            return arithmetic.multiply_by_quantized_multiplier(acc, mantissa, exponent)
-        return arithmetic.fully_connected_round(acc, scale[:, np.newaxis])
-
-    limits, zero_point = (attrs["clamp_min"], attrs["clamp_max"]), attrs["zero_point"]
+    rounded = requantization(operation, scale)
+    zero_point, clamp = attrs["zero_point"], (attrs["clamp_min"], attrs["clamp_max"])
     if bound <= arithmetic.INT32_MAX:
-        low, high = (limit - zero_point for limit in limits)
-        steps, first = _first_reached(rounded, len(scale), low, high, bound)
         reach = 128 * np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1) + 1
-        sums = first - folded.astype(np.int64)[:, np.newaxis]
-        line = _line(sums, steps + zero_point, scale, reach, limits)
+        middle, reach = folded.astype(np.int64)[:, np.newaxis], reach[:, np.newaxis]
+        lowest, highest = np.maximum(middle - reach, -bound), np.minimum(middle + reach, bound)
+        steps = find(rounded, limits(operation), lowest, highest).moved(-middle, zero_point)
+        line = _high_line(steps, scale, clamp)
         if line is not None:
             return line
-    exact = solve(rounded, mantissa, exponent, zero_point, limits, bound)
+    multipliers = [arithmetic.quantize_multiplier(real) for real in scale]
+    exact = rounded_shift(rounded, multipliers, zero_point, clamp, bound)
     return None if exact is None else Biased(exact, folded)
 
 
-def solve(
-    rounded: Callable[[np.ndarray], np.ndarray],
-    mantissa: np.ndarray,
-    exponent: np.ndarray,
+def rounded_shift(
+    requantization: Requantization,
+    multipliers: Sequence[arithmetic.Multiplier],
     zero_point: int,
     limits: tuple[int, int],
     bound: int,
-) -> Requantization | None:
-    """Constants with which ``Requantization`` equals a monotone function of each channel.
+) -> RoundedShift | None:
+    """Constants with which a ``RoundedShift`` equals a requantization of c channels.
 
     Args:
-        rounded: maps int64 [c, n] to int64 [c, n], monotone along n; without the zero point.
-        mantissa, exponent: int64 [c, 1], roughly its factors: mantissa * 2^(exponent - 31).
+        requantization: see ``steps.find``; without the zero point.
+        multipliers: roughly its factors.
         zero_point: of the output.
         limits: smallest and largest output.
         bound: largest magnitude of an accumulator.
@@ -274,51 +252,28 @@ def solve(
         The constants, or None where there are none, and where every output is the same, which
         needs no multiplication at all.
     """
+    mantissa, exponent = np.array(multipliers, np.int64).T[..., np.newaxis]
     if bound > arithmetic.INT32_MAX or exponent.max() > 0:
         return None
-    low, high = (limit - zero_point for limit in limits)
-    steps, first = _first_reached(rounded, len(mantissa), low, high, bound)
-    if not np.any((first <= bound) & (first > -bound)):
+    low, high = limits
+    steps = find(requantization, (low - zero_point, high - zero_point), -bound, bound)
+    if steps.constant.all():
         return None
     for rounding in (True, False):
         for negative in (False, True):
             if negative and exponent.max() == 0:
                 continue
-            multiplier = _exact_multiplier(
+            multiplier = _exact_mantissa(
                 mantissa,
                 lambda acc, m, r=rounding, n=negative: _evaluate(acc, m, exponent, r, n),
                 steps,
-                first,
-                bound,
             )
             if multiplier is not None:
-                return Requantization(
-                    multiplier[:, 0].astype(np.int32),
-                    exponent[:, 0].astype(np.int32),
-                    rounding,
-                    negative,
-                    zero_point,
-                    *limits,
-                )
+                return RoundedShift(
+                    multiplier[:, 0].astype(np.int32), exponent[:, 0].astype(np.int32),
+                    rounding, negative, zero_point, *limits,
+                )  # fmt: skip
     return None
-
-
-def _first_reached(
-    rounded: Callable[[np.ndarray], np.ndarray], channels: int, low: int, high: int, bound: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Steps of a monotone function and the first accumulator that reaches each, by bisection.
-
-    Returns:
-        Steps [s], and for every channel [c, s] the accumulator, bound + 1 where none does.
-    """
-    steps = np.arange(low + 1, high + 1, dtype=np.int64)
-    below = np.full((channels, len(steps)), -bound - 1, np.int64)
-    reached = np.full_like(below, bound + 1)
-    while np.any(reached - below > 1):
-        middle = (below + reached) >> 1
-        over = rounded(middle) >= steps
-        reached, below = np.where(over, middle, reached), np.where(over, below, middle)
-    return steps, reached
 
 
 def _evaluate(
@@ -330,20 +285,16 @@ def _evaluate(
     return (high + ((np.int64(1) << -shift) >> 1)) >> -shift
 
 
-def _exact_multiplier(
-    mantissa: np.ndarray,
-    evaluate: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    steps: np.ndarray,
-    first: np.ndarray,
-    bound: int,
+def _exact_mantissa(
+    mantissa: np.ndarray, evaluate: Callable[[np.ndarray, np.ndarray], np.ndarray], steps: Steps
 ) -> np.ndarray | None:
     """A multiplier near the mantissa that makes every channel reach its steps where it should."""
     exact = np.zeros_like(mantissa, bool)
     multiplier = mantissa.copy()
     for offset in (0, 1, -1, 2, -2):
         candidate = np.clip(mantissa + offset, 0, arithmetic.INT32_MAX)
-        good = (evaluate(first, candidate) >= steps) | (first > bound)
-        good &= (evaluate(first - 1, candidate) < steps) | (first - 1 < -bound)
+        good = (evaluate(steps.first, candidate) >= steps.values) | ~steps.reached
+        good &= (evaluate(steps.first - 1, candidate) < steps.values) | ~steps.missed
         good = good.all(axis=1, keepdims=True)
         multiplier = np.where(good & ~exact, candidate, multiplier)
         exact |= good

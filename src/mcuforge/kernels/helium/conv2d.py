@@ -19,11 +19,11 @@ from mcuforge.kernels.helium.common import (
     LANES,
     LEAST_MACS,
     Biased,
-    Line,
+    HighLine,
     by_width,
+    exact_requantization,
     is_int8,
     multiply_add,
-    requantization,
     scalars,
 )
 from mcuforge.tir import inplace
@@ -91,7 +91,7 @@ def _conv2d(operation: Operation) -> Kernel | None:
     if not is_int8(operation) or g.groups != 1 or g.dilated or g.batch != 1:
         return None
     weight, bias, scale = (operand.value for operand in operation.args[1:])
-    exact = requantization(operation, weight, bias, scale)
+    exact = exact_requantization(operation, weight, bias, scale)
     if g.columns.size == g.columns.window == 1 and not g.columns.padded:
         # A column of pixels is computed as a row.
         g, weight = g.transposed(), weight.transpose(0, 2, 1, 3)
@@ -150,7 +150,7 @@ class _Plan:
     block: "PixelPairs | PixelQuads"
 
 
-def _plan(g: Geometry, matrix: np.ndarray, exact: Biased | Line, zero_point: int) -> _Plan:
+def _plan(g: Geometry, matrix: np.ndarray, exact: Biased | HighLine, zero_point: int) -> _Plan:
     """The plan with the fewest instructions for weights (o, depth)."""
     vectors = -(-matrix.shape[1] // LANES)
     if g.taps == 1 and not g.padded:
@@ -223,7 +223,7 @@ class PixelQuads:
         mine = 20 + -(-pixels // 4) * (12 * vectors + 24)
         return vectors <= _HELD and pixels >= 4 and mine < -(-pixels // 2) * (8 * vectors + 15)
 
-    def __init__(self, product: Dot, exact: Biased | Line, pixel: int) -> None:
+    def __init__(self, product: Dot, exact: Biased | HighLine, pixel: int) -> None:
         """See PixelPairs."""
         self._dot, self._exact, self._pixel = product, exact, pixel
         self._outputs = len(product.weights)
@@ -327,7 +327,7 @@ class PixelQuads:
 class PixelPairs:
     """Rows of pixels, two at a time, for two channels."""
 
-    def __init__(self, product: Dot, exact: Biased | Line, pixel: int) -> None:
+    def __init__(self, product: Dot, exact: Biased | HighLine, pixel: int) -> None:
         """Chooses how long dot products are cut into loops.
 
         Args:

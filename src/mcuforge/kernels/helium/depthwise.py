@@ -21,9 +21,9 @@ from mcuforge.kernels.helium.common import (
     LANES,
     LEAST_MACS,
     by_width,
+    exact_requantization,
     is_int8,
     multiply_add,
-    requantization,
     scalars,
 )
 from mcuforge.tir.function import Function, address, lesser
@@ -116,7 +116,7 @@ def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
     if tiles is None or macs < LEAST_MACS:
         return None
     by_channel = np.ascontiguousarray(weight.transpose(2, 0, 1))
-    exact = requantization(operation, by_channel, bias, scale)
+    exact = exact_requantization(operation, by_channel, bias, scale)
     plane = Plane(g, operation.attrs["input_zero_point"])
     patches = _Patches(g, tiles, plane.pitch)
     if exact is None or patches.reach > _REACH:

@@ -4,7 +4,7 @@ import numpy as np
 from tvm.tirx.script import builder as T
 
 from mcuforge.isa import helium as mve
-from mcuforge.kernels.helium.common import LANES, LEAST_MACS, is_int8, requantization
+from mcuforge.kernels.helium.common import LANES, LEAST_MACS, exact_requantization, is_int8
 from mcuforge.kernels.helium.conv2d import dot
 from mcuforge.tir.function import Function, address, lesser
 from mcuforge.tir.registry import Kernel, Operation, kernel
@@ -42,7 +42,7 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         return None
     bias, scale = operation.args[2].value, operation.args[3].value
     outputs, inputs = weight.shape
-    exact = requantization(operation, weight, bias, scale)
+    exact = exact_requantization(operation, weight, bias, scale)
     if exact is None or rows * weight.size < LEAST_MACS:
         return None
     product = dot(weight, exclusive=True)

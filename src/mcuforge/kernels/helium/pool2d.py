@@ -1,12 +1,12 @@
 """Pooling with Helium: averages of four channels at a time, maxima of sixteen."""
 
-import numpy as np
 from tvm import ir
 from tvm.tirx.script import builder as T
 
 from mcuforge.exact import arithmetic
+from mcuforge.exact.steps import Average
 from mcuforge.isa import helium as mve
-from mcuforge.kernels.helium.common import LANES, solve
+from mcuforge.kernels.helium.common import LANES, rounded_shift
 from mcuforge.tir import inplace
 from mcuforge.tir.function import Function, address, lesser
 from mcuforge.tir.registry import Kernel, Operation, kernel
@@ -38,13 +38,9 @@ def _average(operation: Operation) -> Kernel | None:
     ):
         return None
 
-    def rounded(total: np.ndarray) -> np.ndarray:
-        # Halves away from zero.
-        return np.sign(total) * ((np.abs(total) + count // 2) // count)
-
-    multiplier = np.array([arithmetic.quantize_multiplier(1 / count)], np.int64)
+    factor = arithmetic.quantize_multiplier(1 / count)
     limits = (attrs["clamp_min"], attrs["clamp_max"])
-    exact = solve(rounded, multiplier[:, :1], multiplier[:, 1:], 0, limits, 128 * count)
+    exact = rounded_shift(Average(count), [factor], 0, limits, 128 * count)
     if exact is None:
         return None
 
