@@ -80,3 +80,25 @@ def test_a_model_without_names_compiles(tmp_path: Path) -> None:
     inputs = [np.array([[-128, -1, 5, 127]], np.int8)]
     (results,) = batch.run([batch.Job(model, "host-c", 2, inputs)], tmp_path, SANITIZED)
     assert_same("ADD", results, answer(model, inputs))
+
+
+def test_each_channel_rounds_halves_as_its_scale_needs(tmp_path: Path) -> None:
+    # Of the real factors 1.1, 0.25, 0.125 and 0.5 the first is not rounded a second time.
+    graph = Graph()
+    x = graph.input(Spec((1, 16, 16, 1), "int8", 0.5, 0))
+    scales = [2.2, 0.5, 0.25, 1.0]
+    weight = graph.constant(np.int8([1, 1, 3, -1]).reshape(4, 1, 1, 1), scales, [0] * 4, 0)
+    bias = graph.constant(np.zeros(4, np.int32), [0.5 * s for s in scales], [0] * 4)
+    y = graph.op(
+        "CONV_2D", [x, weight, bias], Spec((1, 16, 16, 4), "int8", 1.0, 0), padding="SAME",
+        stride_h=1, stride_w=1, fused_activation_function="NONE",
+    )  # fmt: skip
+    model = graph.build(y)
+    values = np.arange(-128, 128, dtype=np.int8).reshape(1, 16, 16, 1)
+    jobs = [
+        batch.Job(model, target, level, [values])
+        for target in ("cortex-m7-c", "cortex-m55-c")
+        for level in (1, 2, 3, 4)
+    ]
+    for (result,) in batch.run(jobs, tmp_path, ("-O1", "-fsanitize=address,undefined")):
+        np.testing.assert_array_equal(result, answer(model, [values])[0])
