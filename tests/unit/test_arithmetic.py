@@ -111,6 +111,7 @@ def requantizations(draw):
 @example((twice([0.25, 0.125]), (-6, 6)), 1000, 0)
 @example((twice([0.5, 0.5]), (-128, 127)), 1000, 0)
 @example((RoundedOnce(np.array([1.5, 0.001])), (-128, 127)), 2**22, 0)
+@example((RoundedOnce(np.array([0.21540206271759857])), (-217, 0)), 1000, 0)
 def test_one_line_equals_every_requantization(requantization, bound, seed) -> None:
     rounded, limits = requantization
     exact = lines(rounded, limits, bound)

@@ -155,8 +155,9 @@ def find(
     while np.any(first - below > 1):
         middle = (below + first) >> 1
         over = requantization(middle) >= steps
-        # Where the search has ended, the middle is an end.
         first, below = np.where(over, middle, first), np.where(over, below, middle)
+    # Where the search ended early it has also tried the accumulator before the lowest.
+    first = np.maximum(first, lowest)
     start = low + (first <= lowest).sum(axis=1, keepdims=True)
     end = low + (first <= highest).sum(axis=1, keepdims=True)
     return Steps(np.clip(steps, start, end + 1), first, lowest, highest, start)
