@@ -1,4 +1,4 @@
-"""Fingerprints of the sources and tools a result depends on: the workflow's rerun triggers."""
+"""Fingerprints of the sources and packages a result depends on: the workflow's rerun triggers."""
 
 import hashlib
 import importlib.metadata
@@ -7,6 +7,51 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 _ROOT = _PACKAGE.parents[1]
+
+# For each step, by the name of its script, what of mcuforge decides the bytes it makes: modules,
+# rooms and files, relative to the package. What only decides an input of the step is not here: the
+# input changes, and that is enough. Nor is what reports and refuses, as errors and schemas do. A
+# test compares this with what the scripts import.
+DECIDES: dict[str, tuple[str, ...]] = {
+    "fetch_model": (),  # the checksum does
+    "fetch_data_set": ("models/datasets",),
+    "make_vectors": ("formats", "models/vectors"),
+    "compile_model": (
+        "compiler",
+        "codegen",
+        "exact",
+        "executors",
+        "files",
+        "formats",
+        "isa",
+        "kernels",
+        "mlf",
+        "operators",
+        "passes",
+        "schema",
+        "schemas/mlf.schema.yaml",
+        "target",
+        "tir",
+    ),
+    "check_model": ("check", "comparison"),
+    "build_firmware": ("device", "firmware", "results/columns", "results/records"),
+    "measure": (
+        "boards",
+        "comparison",
+        "models/datasets",
+        "results/columns",
+        "results/records",
+        "runner",
+    ),
+    "operator_profile": ("results/columns", "results/figures", "results/profile"),
+    "summary": ("results/columns", "results/records", "results/summary"),
+    "tables": ("results/tables",),
+    "model_figures": ("results/figures",),
+    "board_figure": ("results/figures",),
+    "performance": ("results",),
+}
+# The Python packages that decide it too.
+_PACKAGES = {"compile_model": ("apache-tvm",), "make_vectors": ("ai-edge-litert",)}
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -25,26 +70,22 @@ def digest(paths: Iterable[Path]) -> str:
     return total.hexdigest()[:16]
 
 
-def package(*names: str) -> str:
-    """`digest` of modules and subpackages of mcuforge, by their path without ``.py``."""
-    paths = (_PACKAGE / name for name in names)
-    return digest(path if path.is_dir() else path.with_suffix(".py") for path in paths)
+def paths(step: str) -> list[Path]:
+    """The modules, rooms and files of mcuforge that decide what a step makes."""
+    found = (_PACKAGE / name for name in DECIDES[step])
+    return [path if path.exists() else path.with_suffix(".py") for path in found]
 
 
-def step(name: str, *modules: str) -> str:
-    """What decides how a workflow step does its work: its script, and modules of mcuforge."""
-    return f"{digest([_ROOT / 'scripts' / f'{name}.py'])} {package(*modules)}"
+def step(name: str) -> str:
+    """What decides the bytes a workflow step makes, apart from its inputs and parameters."""
+    return f"{digest([_ROOT / 'scripts' / f'{name}.py'])} {_sources(name)}"
 
 
 def compiler() -> str:
     """What decides the bytes of an MLF archive, apart from model, target and level."""
-    sources = package(
-        "target", "isa", "exact", "tir", "operators", "kernels", "formats", "passes", "codegen",
-        "executors", "mlf", "compiler", "files", "schema", "schemas",
-    )  # fmt: skip
-    return f"{sources} tvm {importlib.metadata.version('apache-tvm')}"
+    return _sources("compile_model")
 
 
-def firmware() -> str:
-    """What decides the bytes of a firmware, apart from MLF, board and toolchain."""
-    return package("firmware", "device")
+def _sources(name: str) -> str:
+    versions = (f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES.get(name, ()))
+    return " ".join([digest(paths(name)), *versions])

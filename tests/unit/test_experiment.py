@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mcuforge import artifacts, provenance
+from mcuforge import artifacts
 from mcuforge.artifacts import Artifact
 from mcuforge.errors import ConfigError
 from mcuforge.experiment import Experiment
@@ -176,22 +176,6 @@ def test_a_flash_runner_is_neither_built_in_nor_part_of_a_measurement(tmp_path: 
 def test_a_smaller_memory_is_built_in(tmp_path: Path) -> None:
     after = edited(tmp_path, "mps2_an500", stack_bytes=4096)
     assert after.build_facts("mps2_an500") != experiment().build_facts("mps2_an500")
-
-
-def test_digests_follow_content_and_names_only(tmp_path: Path) -> None:
-    (tmp_path / "src").mkdir()
-    file = tmp_path / "src" / "a.py"
-    file.write_text("1")
-    first = provenance.digest([tmp_path / "src"])
-    file.touch()
-    (tmp_path / "src" / "__pycache__").mkdir()
-    (tmp_path / "src" / "__pycache__" / "a.pyc").write_text("x")
-    assert provenance.digest([tmp_path / "src"]) == first
-    file.write_text("2")
-    assert provenance.digest([tmp_path / "src"]) != first
-    file.write_text("1")
-    file.rename(tmp_path / "src" / "b.py")
-    assert provenance.digest([tmp_path / "src"]) != first
 
 
 def test_a_toolchain_too_old_for_a_core_is_left_out_with_a_note(

@@ -21,14 +21,6 @@ rule measure:
         board=lambda wildcards: EXPERIMENT.run_facts(wildcards.board),
         measure=config.get("measure", {}),
         quality_target=lambda wildcards: EXPERIMENT.models[wildcards.model].quality_target,
-        step=provenance.step(
-            "measure",
-            "boards",
-            "runner",
-            "comparison",
-            "results/columns",
-            "results/records",
-            "models/datasets",
-        ),
+        step=provenance.step("measure"),
     script:
         "../../scripts/measure.py"

@@ -34,7 +34,7 @@ rule fetch_data_set:
         CONDA
     params:
         content=lambda wildcards: EXPERIMENT.data_set_content(wildcards.dataset),
-        step=provenance.step("fetch_data_set", "models/datasets"),
+        step=provenance.step("fetch_data_set"),
     script:
         "../../scripts/fetch_data_set.py"
 
@@ -49,13 +49,6 @@ rule make_vectors:
     conda:
         CONDA
     params:
-        step=provenance.step(
-            "make_vectors",
-            "formats/description",
-            "formats/format",
-            "formats/tflite/describe",
-            "formats/tflite/oracle",
-            "models/vectors",
-        ),
+        step=provenance.step("make_vectors"),
     script:
         "../../scripts/make_vectors.py"

@@ -18,6 +18,6 @@ rule performance:
     conda:
         CONDA
     params:
-        step=provenance.step("performance", "results"),
+        step=provenance.step("performance"),
     script:
         "../../scripts/performance.py"

@@ -25,8 +25,6 @@ rule operator_profile:
     conda:
         CONDA
     params:
-        step=provenance.step(
-            "operator_profile", "results/profile", "results/columns", "results/figures"
-        ),
+        step=provenance.step("operator_profile"),
     script:
         "../../scripts/operator_profile.py"

@@ -16,7 +16,7 @@ checkpoint summary:
     conda:
         CONDA
     params:
-        step=provenance.step("summary", "results/summary", "results/columns", "results/records"),
+        step=provenance.step("summary"),
     script:
         "../../scripts/summary.py"
 
@@ -36,7 +36,7 @@ rule tables:
     conda:
         CONDA
     params:
-        step=provenance.step("tables", "results/tables"),
+        step=provenance.step("tables"),
     script:
         "../../scripts/tables.py"
 
@@ -62,7 +62,7 @@ rule model_figures:
     conda:
         CONDA
     params:
-        step=provenance.step("model_figures", "results/figures"),
+        step=provenance.step("model_figures"),
     script:
         "../../scripts/model_figures.py"
 
@@ -82,6 +82,6 @@ rule board_figure:
     conda:
         CONDA
     params:
-        step=provenance.step("board_figure", "results/figures"),
+        step=provenance.step("board_figure"),
     script:
         "../../scripts/board_figure.py"
