@@ -18,6 +18,7 @@ class Artifact(StrEnum):
     VECTORS = "results/models/{model}.vectors.npz"
     DATA_SET = "results/datasets/{dataset}.zip"
     ARCHIVE = "results/mlf/{model}/{target}/O{opt_level}.tar"
+    CHECK = "results/mlf/{model}/{target}/O{opt_level}.check.txt"
     FIRMWARE = f"results/firmware/{_CELL}/firmware.elf"
     SIZE = f"results/firmware/{_CELL}/size.json"
     PROFILE_FIRMWARE = f"results/firmware/{_CELL}/profile.elf"

@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from mcuforge import formats, mlf
 from mcuforge.comparison import RELATIVE_TOLERANCE, compare
-from mcuforge.errors import ModelError, ToolError
+from mcuforge.errors import ConfigError, ModelError, ToolError
 from mcuforge.models import vectors
 
 _RANDOM_INPUTS = 20
@@ -49,7 +50,7 @@ int main(void) {{
 """
 
 
-def check_model(model: Path, path: Path) -> str:
+def check_model(path: Path, model: Path) -> str:
     """`check` an archive with random inputs and `vectors.corner_inputs` of its model's file."""
     description = formats.of(model).describe(formats.read(model), mlf.read(path).name)
     inputs = np.concatenate(
@@ -59,6 +60,17 @@ def check_model(model: Path, path: Path) -> str:
         ]
     )
     return check(path, inputs, formats.of(model).answers(model, inputs))
+
+
+def check_vectors(path: Path, stimuli: Path) -> str:
+    """`check` an archive with the inputs of its model's ``.vectors.npz``, random and corners."""
+    try:
+        with np.load(stimuli, allow_pickle=False) as arrays:
+            inputs = np.concatenate([arrays["inputs"], arrays["corner_inputs"]])
+            expected = np.concatenate([arrays["outputs"], arrays["corner_outputs"]])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"cannot read vectors from {stimuli}: {error}") from error
+    return check(path, inputs, expected)
 
 
 def check(path: Path, inputs: np.ndarray, expected: np.ndarray) -> str:

@@ -84,12 +84,12 @@ def _check(model: Path, name: str, target: Target, opt_level: int, archive: Path
     from mcuforge.compiler import compile_model
 
     if target.codegen == "c":
-        return check_model(model, archive)
+        return check_model(archive, model)
     with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
         portable = Path(directory) / "model.tar"
         compile_model(model, name, dataclasses.replace(target, codegen="c"), opt_level, portable)
         return (
-            f"{check_model(model, portable)} (the same kernels as C: the object runs on Arm only)"
+            f"{check_model(portable, model)} (the same kernels as C: the object runs on Arm only)"
         )
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import changed_mlf
 import numpy as np
 import pytest
 import tiny
@@ -33,23 +34,6 @@ def archive(model: Path) -> Path:
     return path
 
 
-def changed(archive: Path, file: str, change: Callable[[bytes], bytes]) -> Path:
-    """The archive with one of its members changed."""
-    read = mlf.read(archive)
-    (name,) = (name for name in read.members if name.endswith(file))
-    content = change(read.members[name])
-    assert content != read.members[name]
-    path = archive.with_name("changed.tar")
-    mlf.write(path, read.metadata, read.members | {name: content})
-    return path
-
-
-def another_constant(source: bytes) -> bytes:
-    """Change the sign of the last constant, a multiplier."""
-    head, value, tail = re.fullmatch(rb"(.*?)(-?\d+)(,\D*)", source, re.DOTALL).groups()
-    return head + str(-int(value)).encode() + tail
-
-
 def before_run(code: str) -> Callable[[bytes], bytes]:
     """Put C at the start of the run function."""
 
@@ -63,7 +47,7 @@ def before_run(code: str) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize("core", ["cortex-m0", "cortex-m7", "cortex-m55", "host"])
 def test_a_right_model_is_said_to_be_right(core: str, model: Path, tmp_path: Path) -> None:
     compile_model(model, "tiny", Target(core), 3, tmp_path / "tiny.tar")
-    assert check.check_model(model, tmp_path / "tiny.tar") == EQUAL
+    assert check.check_model(tmp_path / "tiny.tar", model) == EQUAL
 
 
 def test_floats_are_compared_within_a_tolerance(tmp_path: Path) -> None:
@@ -72,18 +56,18 @@ def test_floats_are_compared_within_a_tolerance(tmp_path: Path) -> None:
     model = tmp_path / "floats.tflite"
     model.write_bytes(graph.build(graph.op("LOGISTIC", [graph.input(spec)], spec)))
     compile_model(model, "floats", Target("cortex-m7"), 2, tmp_path / "floats.tar")
-    said = check.check_model(model, tmp_path / "floats.tar")
+    said = check.check_model(tmp_path / "floats.tar", model)
     assert said == f"{EQUAL} (floats within 1e-05)"
 
 
 def test_another_constant_is_an_error_that_names_the_first_output(
-    model: Path, archive: Path
+    model: Path, archive: Path, tmp_path: Path
 ) -> None:
-    wrong = changed(archive, "_weights.c", another_constant)
+    wrong = changed_mlf.negate_last_constant(archive, tmp_path / "changed.tar")
     with pytest.raises(
         ModelError, match="'tiny' for cortex-m7 at opt_level 3 is wrong: "
     ) as caught:
-        check.check_model(model, wrong)
+        check.check_model(wrong, model)
     assert re.search(r"output '\w+' of input \d+ has -?\d+ at \d, not -?\d+; ", str(caught.value))
     assert re.search(r"\d+ of 75 values differ from LiteRT's", str(caught.value))
     assert "\n" not in str(caught.value)
@@ -99,19 +83,24 @@ def test_another_constant_is_an_error_that_names_the_first_output(
     ],
 )
 def test_code_that_does_not_run_is_an_error(
-    code: str, words: str, model: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+    code: str,
+    words: str,
+    model: Path,
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(check, "_RUN_TIMEOUT_S", 2)
-    wrong = changed(archive, "tvmgen_tiny.c", before_run(code))
+    wrong = changed_mlf.change(archive, "tvmgen_tiny.c", before_run(code), tmp_path / "changed.tar")
     with pytest.raises(ModelError, match=words) as caught:
-        check.check_model(model, wrong)
+        check.check_model(wrong, model)
     assert "\n" not in str(caught.value)
 
 
-def test_level_0_may_differ_and_says_so(model: Path, archive: Path) -> None:
-    read = mlf.read(changed(archive, "tvmgen_tiny.c", before_run("inputs = inputs;")))
+def test_level_0_may_differ_and_says_so(model: Path, archive: Path, tmp_path: Path) -> None:
+    read = mlf.read(archive)
     info = dataclasses.replace(read.info, opt_level=0)
-    path = archive.with_name("zero.tar")
+    path = tmp_path / "zero.tar"
     inputs = np.zeros((2, info.input_bytes), np.uint8)
     mlf.write(path, mlf.metadata("tiny", info, "", {}), read.members)
     answers = formats.of(model).answers(model, inputs)
@@ -139,7 +128,7 @@ def test_a_missing_compiler_is_named_with_its_package(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ToolError, match="install the Debian package gcc"):
-        check.check_model(model, archive)
+        check.check_model(archive, model)
 
 
 @pytest.mark.parametrize(
@@ -163,11 +152,11 @@ def test_the_command_leaves_no_archive_that_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    wrong = changed(archive, "_weights.c", another_constant)
+    wrong = changed_mlf.negate_last_constant(archive, tmp_path / "changed.tar")
     monkeypatch.setattr(
         "mcuforge.compiler.compile_model", lambda *arguments: shutil.copy(wrong, arguments[-1])
     )
-    assert cli.main(["compile", str(model), "-o", str(tmp_path / "out.tar"), "--check"]) == 1
+    assert cli.main(["compile", str(model), "-o", str(tmp_path / "out" / "a.tar"), "--check"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mcuforge: error: code of 'tiny' for cortex-m7 at opt_level 3 is wrong")
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "out").iterdir())

@@ -1,7 +1,9 @@
 """What goes wrong is said on one line, names the remedy, and leaves nothing behind."""
 
+import shutil
 from pathlib import Path
 
+import changed_mlf
 import numpy as np
 import pytest
 import tiny
@@ -100,6 +102,16 @@ def test_a_missing_program_is_named_with_its_package(
     rule = "measure" if tool.startswith("qemu") else "build_firmware"
     line = fails(finished, "--forcerun", rule, "--", target, PATH=str(tools))
     assert package in line
+
+
+def test_code_that_answers_wrong_never_becomes_a_firmware(finished: Project) -> None:
+    archive = finished.path / "results/mlf/tiny/cortex-m7-c/O3.tar"
+    changed_mlf.negate_last_constant(archive, archive)
+    firmware = finished.path / "results/firmware/tiny/mps2_an500/gcc/O3"
+    shutil.rmtree(firmware)
+    line = fails(finished, "results/firmware/tiny/mps2_an500/gcc/O3/firmware.elf")
+    assert "code of 'tiny' for cortex-m7 at opt_level 3 is wrong: output" in line
+    assert not list(firmware.glob("*"))
 
 
 def test_a_failure_shows_the_end_of_the_log_and_where_it_is(fresh: Project) -> None:

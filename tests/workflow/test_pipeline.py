@@ -64,9 +64,15 @@ def test_one_cell_can_be_asked_for(fresh: Project) -> None:
         "fetch_model": 1,
         "make_vectors": 1,
         "compile_model": 1,
+        "check_model": 1,
         "build_firmware": 1,
         "measure": 1,
     }
+
+
+def test_an_object_file_is_checked_by_the_c_of_its_kernels(fresh: Project) -> None:
+    plan = fresh.plan("results/firmware/tiny/mps3_an547/tvm-llvm/O3/firmware.elf")
+    assert (plan["compile_model"], plan["check_model"]) == (2, 1)
 
 
 def test_profiles_and_the_performance_document_can_be_asked_for(finished: Project) -> None:
@@ -113,7 +119,7 @@ def test_a_slurm_dry_run_works_without_slurm(fresh: Project) -> None:
     lists = [re.findall(r"^localrules:\n((?:    .*\n)+)", rule.read_text(), re.M) for rule in rules]
     local = {name.strip(" ,") for found in lists for names in found for name in names.splitlines()}
     assert {"measure", "fetch_model", "summary"} <= local
-    assert not {"compile_model", "build_firmware"} & local
+    assert not {"compile_model", "check_model", "build_firmware"} & local
 
 
 def test_another_workflow_can_have_it_as_a_module(fresh: Project, tmp_path: Path) -> None:

@@ -32,7 +32,12 @@ def test_a_kernel_recompiles_everything(finished: Project) -> None:
     finished.edit("src/mcuforge/operators/conv2d.py", new="# another kernel\n")
     plan = finished.plan()
     assert plan.pop("compile_model") == 8
-    assert plan == {"build_firmware": 8, "measure": 8} | DERIVED
+    assert plan == {"check_model": 8, "build_firmware": 8, "measure": 8} | DERIVED
+
+
+def test_what_is_checked_and_how_reruns_the_checks(finished: Project) -> None:
+    finished.edit("src/mcuforge/check.py", new="# changed\n")
+    assert finished.plan() == {"check_model": 8, "build_firmware": 8, "measure": 8} | DERIVED
 
 
 def test_a_device_source_rebuilds_and_measures_without_compiling(finished: Project) -> None:

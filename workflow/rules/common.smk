@@ -44,6 +44,12 @@ def archive_of(wildcards):
     return Artifact.ARCHIVE.format(target=target, **wildcards)
 
 
+def check_of(wildcards):
+    # An object file runs on its core only: the C of the same kernels stands in for it.
+    core = EXPERIMENT.inventory.board(wildcards.board).core
+    return Artifact.CHECK.format(target=f"{core}-c", **wildcards)
+
+
 def firmware_of(wildcards):
     elf, sizes = Artifact.FIRMWARE, Artifact.SIZE
     if wildcards.mode == "profile":

@@ -1,6 +1,7 @@
 rule build_firmware:
     input:
         archive=archive_of,
+        check=check_of,
     output:
         elf=Artifact.FIRMWARE,
         sizes=Artifact.SIZE,
@@ -13,7 +14,6 @@ rule build_firmware:
     params:
         benchmark=lambda wildcards: EXPERIMENT.models[wildcards.model].benchmark,
         board=lambda wildcards: EXPERIMENT.build_facts(wildcards.board),
-        sources=provenance.firmware(),
         step=provenance.step("build_firmware"),
         toolchain=toolchain_version,
         zephyr=zephyr_version,
