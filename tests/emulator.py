@@ -6,6 +6,7 @@ to one, through semihosting.
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ _MACHINES = {
 _PROGRAM = """\
 #include <stddef.h>
 #include <stdint.h>
-#include "{header}"
+{headers}
 
 extern char stack_top[];
 void reset(void);
@@ -55,19 +56,24 @@ void reset(void) {{
     __asm volatile("dsb\\n\\tisb");
     const int source = open_file("inputs.bin", 1, 10), sink = open_file("outputs.bin", 5, 11);
     while (transfer(6, source, row_in, sizeof row_in) == 0) {{
-        {load}
-        struct {symbol}_inputs in = {{{inputs}}};
-        struct {symbol}_outputs out = {{{outputs}}};
-        if ({entry}(&in, &out) != 0) {{
-            break;
-        }}
-        {store}
+{runs}
         transfer(5, sink, row_out, sizeof row_out);
     }}
     semihost(0x18, (const void *)0x20026); /* ADP_Stopped_ApplicationExit */
     for (;;) {{
     }}
 }}
+"""
+_RUN = """\
+        {{
+            {load}
+            struct {symbol}_inputs in = {{{inputs}}};
+            struct {symbol}_outputs out = {{{outputs}}};
+            if ({symbol}_run(&in, &out) != 0) {{
+                break;
+            }}
+            {store}
+        }}
 """
 _SCRIPT = """\
 ENTRY(reset)
@@ -84,13 +90,15 @@ SECTIONS
 
 
 class EmulatedModel:
-    """A model compiled for a core that QEMU emulates, with the interface of ``host.HostModel``.
+    """Models compiled for a core that QEMU emulates, with the interface of ``host.HostModel``.
 
     Args:
-        archive: path of its MLF tar.
+        archive: path of a model's MLF tar.
         directory: where to unpack and build.
         toolchain: ``gcc``, ``clang`` or ``tvm-llvm``.
-        flags: how its C files are compiled.
+        flags: how C files are compiled.
+        core: what to compile for and run on; if empty, the core the model is compiled for.
+        further: archives of more models, as for ``host.HostModel``.
     """
 
     def __init__(
@@ -99,26 +107,30 @@ class EmulatedModel:
         directory: Path,
         toolchain: str = "clang",
         flags: tuple[str, ...] = ("-O2",),
+        core: str = "",
+        further: Sequence[Path] = (),
     ) -> None:
         for program in ("qemu-system-arm", "clang-19", "ld.lld-19", "arm-none-eabi-gcc"):
             if shutil.which(program) is None:
                 pytest.skip(f"{program} is not installed")
-        read = mlf.read(archive)
-        self.info = read.info
+        archives = [mlf.read(path) for path in (archive, *further)]
+        for read in archives:
+            read.extract(directory)
+        self.infos = [read.info for read in archives]
+        self.info = self.infos[0]
+        self.program = directory / "model.elf"
         self._directory = directory
-        self._machine, vectors, code, data = _MACHINES[self.info.core.split("+")[0]]
-        read.extract(directory)
-        (directory / "main.c").write_text(_program(self.info))
+        core = core or self.info.core
+        self._machine, vectors, code, data = _MACHINES[core.split("+")[0]]
+        (directory / "main.c").write_text(_program(self.infos))
         (directory / "link.ld").write_text(_SCRIPT.format(vectors=vectors, code=code, data=data))
-        tools = toolchains.toolchain(toolchain, self.info.core)
+        tools = toolchains.toolchain(toolchain, core)
         model = directory / "codegen/host"
         build = [tools.compiler, *tools.flags, *tools.link_flags, *flags, "-std=gnu11"]
         build += ["-ffp-contract=off", f"-I{model / 'include'}", str(directory / "main.c")]
         build += sorted(map(str, [*model.glob("src/*.c"), *model.glob("lib/*.o")]))
         build += ["-nostdlib", "-static", f"-T{directory / 'link.ld'}", *_libraries(tools)]
-        done = subprocess.run(
-            [*build, "-o", str(directory / "model.elf")], capture_output=True, text=True
-        )
+        done = subprocess.run([*build, "-o", str(self.program)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
     def run(self, rows: np.ndarray) -> np.ndarray:
@@ -143,28 +155,34 @@ def _libraries(tools: toolchains.Toolchain) -> list[str]:
     return [lib if "/" in lib else f"-l{lib}" for lib in tools.libraries]
 
 
-def _program(info: mlf.Info) -> str:
-    buffers, moves, names = [], {"inputs": [], "outputs": []}, {"inputs": [], "outputs": []}
-    for kind, copy in (
-        ("inputs", "memcpy({name}, row_in + {offset}, {bytes});"),
-        ("outputs", "memcpy(row_out + {offset}, {name}, {bytes});"),
-    ):
-        offset = 0
-        for index, port in enumerate(getattr(info, kind)):
-            name, size = f"{kind}_{index}", port.bytes
-            buffers.append(f"static _Alignas(16) uint8_t {name}[{size}];")
-            moves[kind].append(copy.format(name=name, offset=offset, bytes=size))
-            names[kind].append(f"(void *){name}")
-            offset += size
+def _program(infos: list[mlf.Info]) -> str:
+    buffers, runs = [], []
+    start = {"inputs": 0, "outputs": 0}
+    for number, info in enumerate(infos):
+        moves, names = {"inputs": [], "outputs": []}, {"inputs": [], "outputs": []}
+        for kind, copy in (
+            ("inputs", "memcpy({name}, row_in + {offset}, {bytes});"),
+            ("outputs", "memcpy(row_out + {offset}, {name}, {bytes});"),
+        ):
+            for index, port in enumerate(getattr(info, kind)):
+                name = f"{kind}_{number}_{index}"
+                buffers.append(f"static _Alignas(16) uint8_t {name}[{port.bytes}];")
+                moves[kind].append(copy.format(name=name, offset=start[kind], bytes=port.bytes))
+                names[kind].append(f"(void *){name}")
+                start[kind] += port.bytes
+        runs.append(
+            _RUN.format(
+                symbol=info.entry.removesuffix("_run"),
+                load="\n            ".join(moves["inputs"]),
+                store="\n            ".join(moves["outputs"]),
+                inputs=", ".join(names["inputs"]),
+                outputs=", ".join(names["outputs"]),
+            )
+        )
     return _PROGRAM.format(
-        header=info.header,
-        symbol=info.entry.removesuffix("_run"),
-        entry=info.entry,
+        headers="\n".join(f'#include "{info.header}"' for info in infos),
         buffers="\n".join(buffers),
-        input_bytes=info.input_bytes,
-        output_bytes=info.output_bytes,
-        load="\n        ".join(moves["inputs"]),
-        store="\n        ".join(moves["outputs"]),
-        inputs=", ".join(names["inputs"]),
-        outputs=", ".join(names["outputs"]),
+        input_bytes=start["inputs"],
+        output_bytes=start["outputs"],
+        runs="".join(runs),
     )

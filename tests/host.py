@@ -2,6 +2,7 @@
 
 import ctypes
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wpedantic", "-Werr
 
 
 class HostModel:
-    """A model compiled for the host.
+    """Models compiled for the host, in one library.
 
     Args:
-        archive: path of its MLF tar.
+        archive: path of a model's MLF tar.
         directory: where to unpack and build.
         flags: further compiler flags.
         compiler: the C compiler.
+        further: archives of more models, with names of their own; inputs and outputs of a run are
+            those of all models in order.
     """
 
     def __init__(
@@ -28,28 +31,36 @@ class HostModel:
         directory: Path,
         flags: tuple[str, ...] = ("-O1",),
         compiler: str = "gcc",
+        further: Sequence[Path] = (),
     ) -> None:
-        read = mlf.read(archive)
-        self.info = read.info
-        read.extract(directory)
-        library = directory / "model.so"
+        archives = [mlf.read(path) for path in (archive, *further)]
+        for read in archives:
+            read.extract(directory)
+        self.infos = [read.info for read in archives]
+        self.info = self.infos[0]
+        self.program = directory / "model.so"
         model = directory / "codegen/host"
-        command = [compiler, "-std=c99", *WARNINGS, *flags, "-shared", "-fPIC", "-o", str(library)]
-        command += [f"-I{model / 'include'}"]
+        command = [compiler, "-std=c99", *WARNINGS, *flags, "-shared", "-fPIC"]
+        command += [f"-I{model / 'include'}", "-o", str(self.program)]
         command += sorted(map(str, [*model.glob("src/*.c"), *model.glob("lib/*.o")]))
         done = subprocess.run([*command, "-lm"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        self._run = getattr(ctypes.CDLL(str(library)), self.info.entry)
+        library = ctypes.CDLL(str(self.program))
+        self._entries = [getattr(library, info.entry) for info in self.infos]
 
     def run(self, rows: np.ndarray) -> np.ndarray:
         """Raw bytes in (n, input_bytes), raw bytes out (n, output_bytes), inputs concatenated."""
+        ends = np.cumsum([port.bytes for info in self.infos for port in info.inputs])
         results = []
         for row in rows:
-            split = np.cumsum([port.bytes for port in self.info.inputs])[:-1]
-            inputs = [_aligned(part) for part in np.split(row, split)]
-            outputs = [_aligned(np.zeros(p.bytes, np.uint8)) for p in self.info.outputs]
-            assert self._run(_pointers(inputs), _pointers(outputs)) == 0
-            results.append(np.concatenate(outputs))
+            parts = iter(np.split(row, ends[:-1]))
+            written: list[np.ndarray] = []
+            for info, entry in zip(self.infos, self._entries, strict=True):
+                inputs = [_aligned(next(parts)) for _ in info.inputs]
+                outputs = [_aligned(np.zeros(port.bytes, np.uint8)) for port in info.outputs]
+                assert entry(_pointers(inputs), _pointers(outputs)) == 0
+                written += outputs
+            results.append(np.concatenate(written))
         return np.stack(results)
 
 

@@ -134,6 +134,7 @@ def by_definition(given: Trial) -> np.ndarray:
 def portable_library(kernels: Mapping[str, LoweredKernel], directory: Path) -> ctypes.CDLL:
     """Kernels in portable C as functions of these names, compiled without a warning."""
     lines = ["#include <stddef.h>", "#include <stdint.h>", "#include <string.h>", c.MIN_MAX]
+    lines.append(c.KERNEL)
     names = c.used_instructions(kernels)
     for feature in sorted({INSTRUCTIONS[name].feature for name in names}):
         lines += c.portable_types(feature)
@@ -195,7 +196,7 @@ def differing_on_core(
         functions += [c.instruction_source(name, f"t_{name}") for name in exported]
         functions += [c.kernel_prototype(f"t_{name}", k) for name, k in kernels.items()]
     else:
-        functions += [c.instruction_source(name) for name in names]
+        functions += [c.KERNEL, *map(c.instruction_source, names)]
         functions += [c.kernel_source(name, kernel) for name, kernel in kernels.items()]
     data, calls = [], []
     for given, want in zip(trials, wanted, strict=True):

@@ -7,12 +7,14 @@ from typing import Any
 
 import tvm
 
-from mcuforge import codegen, formats, mlf, passes, provenance
+from mcuforge import formats, mlf, passes, provenance
 from mcuforge.codegen import llvm
 from mcuforge.codegen.memory import MemoryPlan
 from mcuforge.codegen.program import Program
 from mcuforge.errors import ConfigError
-from mcuforge.executors import aot as executor
+from mcuforge.executors import aot
+from mcuforge.executors.generate import Generated, generate
+from mcuforge.executors.ports import Port, check_name
 from mcuforge.formats.description import Description
 from mcuforge.target import Target
 
@@ -46,29 +48,29 @@ def compile_model(
 
     Raises:
         ModelError: the file is no valid model, or it has an operator that is not supported.
-        ConfigError: the opt_level is out of range.
+        ConfigError: the opt_level is out of range, or the name is none a model can have.
     """
+    check_name(name)
     if not 0 <= opt_level <= passes.MAX_OPT_LEVEL:
         raise ConfigError(f"opt_level {opt_level} is not in 0..{passes.MAX_OPT_LEVEL}")
     source, content = formats.of(model), formats.read(model)
     description = source.describe(content, name)
     module = passes.optimize(source.to_relax(content), target, opt_level)
-    generated = codegen.generate(
-        module, description, target, opt_level != _UNSHARED_LEVEL, io_in_workspace
-    )
+    generated = generate(module, description, target, opt_level != _UNSHARED_LEVEL, io_in_workspace)
+    symbol = generated.interface.symbol
     members = {
         **{f"codegen/host/src/{k}": v.encode() for k, v in generated.sources.items()},
         **{f"codegen/host/include/{k}": v.encode() for k, v in generated.headers.items()},
         **{f"codegen/host/lib/{k}": v for k, v in generated.objects.items()},
         f"parameters/{name}.params": _parameters(generated.program),
         f"executor-config/aot/{name}.json": _json(
-            executor.configuration(name, generated.program, generated.plan)
+            aot.configuration(symbol, generated.program, generated.plan)
         ),
         "LICENSE.md": _LICENSE.read_bytes(),
         "src/relax.txt": module.script(show_meta=False).encode(),
     }
     info = _info(description, target, opt_level, generated)
-    functions = _functions(generated.program, executor.prefix(name))
+    functions = _functions(generated.program, symbol)
     mlf.write(output, mlf.metadata(name, info, _target(target), functions), members)
 
 
@@ -93,10 +95,10 @@ def _target(target: Target) -> str:
 
 
 def _info(
-    description: Description, target: Target, opt_level: int, generated: codegen.Generated
+    description: Description, target: Target, opt_level: int, generated: Generated
 ) -> mlf.Info:
     program, plan = generated.program, generated.plan
-    symbol = executor.prefix(description.name)
+    interface, symbol = generated.interface, generated.interface.symbol
     return mlf.Info(
         compiler_version=provenance.compiler(),
         tvm_version=importlib.metadata.version("apache-tvm"),
@@ -107,8 +109,8 @@ def _info(
         executor="aot",
         entry=f"{symbol}_run",
         header=f"{symbol}.h",
-        inputs=_ports(executor.ports(description.inputs, "input"), plan),
-        outputs=_ports(executor.ports(description.outputs, "output"), plan),
+        inputs=_ports(interface.inputs, plan),
+        outputs=_ports(interface.outputs, plan),
         io_in_workspace=any(t.name in plan.offsets for t in (*program.inputs, *program.outputs)),
         workspace_bytes=plan.bytes,
         workspace_lower_bound_bytes=plan.lower_bound,
@@ -131,7 +133,7 @@ def _info(
     )
 
 
-def _ports(ports: list[executor.Port], plan: MemoryPlan) -> tuple[mlf.Port, ...]:
+def _ports(ports: tuple[Port, ...], plan: MemoryPlan) -> tuple[mlf.Port, ...]:
     return tuple(
         mlf.Port(
             name=port.tensor.name,

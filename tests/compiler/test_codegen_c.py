@@ -17,13 +17,11 @@ from tvm.script import tirx as T
 from mcuforge.codegen import c
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ModelError
-from mcuforge.executors import aot as executor
-from mcuforge.formats.description import Tensor
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 _HEADERS = ("math.h", "stdbool.h", "stdint.h", "string.h")
-_HEAD = "".join(f"#include <{name}>\n" for name in _HEADERS) + c.MIN_MAX
+_HEAD = "".join(f"#include <{name}>\n" for name in _HEADERS) + c.MIN_MAX + c.KERNEL
 
 
 def _elementwise(
@@ -423,7 +421,7 @@ def test_statements(tmp_path: Path) -> None:
 
 def test_statements_read_as_expected() -> None:
     text = c.kernel_source("statements", lowered(_statements))
-    head = "static __attribute__((noinline)) void statements("
+    head = "static TVMGEN_KERNEL void statements("
     head += "const int8_t *restrict x, const int32_t *restrict table, "
     assert text.startswith(f"{head}int32_t *restrict y, int16_t *restrict row_workspace) {{\n")
     for part in (
@@ -477,17 +475,7 @@ def test_names_are_unique_and_no_keywords() -> None:
     func = tirx.PrimFunc(pointers, tirx.Evaluate(T.int32(0)))
     prototype = c.kernel_prototype("f", LoweredKernel(func, ()))
     names = [part.split("*restrict ")[1] for part in prototype.rstrip(");\n").split(", ")]
-    assert names == ["vint", "vregister", "vworkspace", "v0", "v", "a_b", "a_b_1"]
-
-
-def test_ports_get_names_that_c_and_cpp_accept() -> None:
-    tensors = [
-        Tensor(name, (1,), "int8", 1.0, 0, 1)
-        for name in ("class", "serving_default_x:0", "Serving/Default X", "7up", "", "x", "X")
-    ]
-    names = [port.c_name for port in executor.ports(tuple(tensors), "input")]
-    assert names[:4] == ["t_class", "serving_default_x_0", "serving_default_x", "t_7up"]
-    assert names[4:] == ["input", "x", "x_1"]
+    assert names == ["v_int", "v_register", "v_workspace", "v_0", "v", "a_b", "a_b_1"]
 
 
 @pytest.mark.parametrize(

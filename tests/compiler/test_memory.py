@@ -15,7 +15,7 @@ from host import HostModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcuforge import codegen, compiler, passes
+from mcuforge import compiler, passes
 from mcuforge.codegen.memory import (
     ALIGNMENT,
     Block,
@@ -27,6 +27,7 @@ from mcuforge.codegen.memory import (
     reorder,
 )
 from mcuforge.codegen.program import Program, Step, Tensor
+from mcuforge.executors import generate
 from mcuforge.formats.tflite import describe, importer
 from mcuforge.models import vectors
 from mcuforge.target import Target
@@ -592,7 +593,7 @@ def test_overwriting_operands_changes_no_result(name, tmp_path, monkeypatch):
     monkeypatch.setattr(passes, "optimize", lambda *_: module)
     with monkeypatch.context() as unshared:
         unshared.setattr(
-            codegen, "plan_memory", lambda program, _, io: plan_memory(program, False, io)
+            generate, "plan_memory", lambda program, _, io: plan_memory(program, False, io)
         )
         separate = build(path, tmp_path / "separate")
     models = [

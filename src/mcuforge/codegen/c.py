@@ -7,6 +7,7 @@ import numpy as np
 import tvm_ffi
 from tvm import ir, tirx
 
+from mcuforge.codegen import names
 from mcuforge.codegen.lower import LoweredKernel, lower_definition
 from mcuforge.errors import ModelError
 from mcuforge.isa import C_PREFIX, INSTRUCTIONS, Instruction, lanes
@@ -47,14 +48,6 @@ MATH = {
     "fabs": "fabsf",
 }
 _ATOM, _UNARY, _TERNARY = 16, 14, 3
-# Names that are taken: keywords of C and C++, and what generated files define.
-RESERVED = re.compile(
-    "alignas|alignof|asm|auto|bool|break|case|catch|char|class|const|constexpr|continue|default|"
-    "delete|do|double|else|enum|explicit|extern|false|float|for|friend|goto|if|inline|int|long|"
-    "mutable|namespace|new|nullptr|operator|private|protected|public|register|restrict|return|"
-    "short|signed|sizeof|static|static_assert|struct|switch|template|this|throw|true|try|typedef|"
-    "typeid|typename|typeof|union|unsigned|using|virtual|void|volatile|while|workspace"
-)
 _EXTERN_CALLS = ("tirx.call_extern", "tirx.call_pure_extern")
 
 # ACLE macros that tell C code a feature is there.
@@ -68,6 +61,22 @@ _VECTOR_TYPES = {
 MIN_MAX = """\
 #define MCUFORGE_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MCUFORGE_MAX(a, b) ((a) > (b) ? (a) : (b))
+"""
+# What stands before every kernel.
+KERNEL = """\
+/* A caller of a kernel may rely on its prototype alone. GCC 12 clones a kernel for the constant
+   addresses of its tensors, can then lose sight of its stores, and drops the call. Inlined into
+   the run function, inner loops would lack registers. */
+#ifdef __has_attribute
+#if __has_attribute(noipa)
+#define TVMGEN_KERNEL __attribute__((noipa))
+#elif __has_attribute(noclone)
+#define TVMGEN_KERNEL __attribute__((noinline, noclone))
+#endif
+#endif
+#ifndef TVMGEN_KERNEL
+#define TVMGEN_KERNEL __attribute__((noinline))
+#endif
 """
 
 
@@ -176,7 +185,7 @@ class _Function:
         self._name = name
         self._kernel = kernel
         self._names: dict[tirx.Var, str] = {}
-        self._taken: set[str] = set()
+        self._taken = set(MATH.values())
         self._scalars: set[tirx.Var] = set()
         self._values: set[tirx.Var] = set()
         self._aliases: dict[tirx.Var, tuple[str, str | None]] = {}
@@ -188,8 +197,7 @@ class _Function:
         for name in (self._names[param] for param in reversed(self._kernel.func.params)):
             if not re.search(rf"\b{name}\b", body):
                 body = f"    (void){name};\n{body}"
-        # Inlined into the run function, GCC's inner loops lack registers: up to twice as slow.
-        return f"static __attribute__((noinline)) {signature} {{\n{body}\n}}\n"
+        return f"static TVMGEN_KERNEL {signature} {{\n{body}\n}}\n"
 
     def portable(self, entry: Instruction) -> str:
         """The statements of an instruction's C function."""
@@ -229,14 +237,8 @@ class _Function:
         return f"void {self._name}({', '.join(params)})"
 
     def _declare(self, var: tirx.Var) -> str:
-        base = re.sub(r"\W", "_", var.name, flags=re.ASCII).strip("_") or "v"
-        base = f"v{base}" if base[0].isdigit() or RESERVED.fullmatch(base) else base
-        name, count = base, 1
-        while name in self._taken:
-            name, count = f"{base}_{count}", count + 1
-        self._taken.add(name)
-        self._names[var] = name
-        return name
+        self._names[var] = names.identifier(var.name, "v", self._taken)
+        return self._names[var]
 
     def _statement(self, stmt: tirx.Stmt, depth: int) -> Iterator[str]:
         pad = "    " * depth

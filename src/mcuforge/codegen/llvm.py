@@ -33,7 +33,7 @@ def kernels_object(symbol: str, kernels: dict[str, LoweredKernel], target: Targe
     Its functions ``{symbol}_{kernel}`` follow the core's C ABI and take the kernel's pointers in
     order. Apart from them it holds nothing. It may call memory functions, the compiler's integer
     helpers, for float operators libm, and ``{symbol}_{instruction}`` for instructions LLVM has no
-    intrinsic for, which ``executor.run_source`` writes as C. The same input gives the same bytes.
+    intrinsic for, which the executor writes as C. The same input gives the same bytes.
 
     Args:
         symbol: prefix of the functions.

@@ -1,1 +1,1 @@
-"""What calls the kernels of a compiled model: the files of its program."""
+"""Executors: what calls a model's kernels in order, as C, beside its header and its weights."""
