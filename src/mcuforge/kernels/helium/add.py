@@ -44,5 +44,5 @@ def _add(operation: Operation) -> Kernel | None:
         total = T.cast(x1[rest], "int32") * exact.a
         total = total + T.cast(x2[rest], "int32") * exact.b + exact.c
         clamped = T.max(T.min(total >> exact.shift, T.int32(127)), T.int32(-128))
-        T.buffer_store(y, T.cast(clamped, "int8"), [rest])
+        f.store(y, rest, T.cast(clamped, "int8"))
     return Kernel(f.done(), (0, 1), inplace={0: 0, 1: 0})

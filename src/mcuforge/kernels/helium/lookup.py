@@ -42,5 +42,5 @@ def _gathered(operation: Operation, table: np.ndarray) -> Kernel | None:
     if done < size:
         with f.loop("i", size - done) as i:
             byte = T.bitwise_and(T.cast(x[done + i], "int32"), 255)
-            T.buffer_store(y, entries[byte], [done + i])
+            f.store(y, done + i, entries[byte])
     return Kernel(f.done(), (0, table), inplace={0: 0})
