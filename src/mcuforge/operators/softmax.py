@@ -1,7 +1,9 @@
 """SOFTMAX over the last axis, 8 bits in and out."""
 
+import math
+
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
@@ -10,6 +12,7 @@ from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restore
 
 # At most so many outputs are computed without a table.
 _FEW = 32
+_QUARTER = 1 << 24
 
 softmax = integer_op("softmax", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
 """``softmax(x, in_scale, beta, dtype)``: exact SOFTMAX; the result has scale 1/256."""
@@ -36,8 +39,8 @@ def _scalar(operation: Operation) -> Kernel:
     multiplier, _ = arithmetic.softmax_exponent(
         operation.attrs["in_scale"], operation.attrs["beta"]
     )
-    few = np.prod(operation.out.shape) <= _FEW and multiplier.shift >= 0
-    return _softmax(operation, computed=bool(few))
+    few = math.prod(operation.out.shape) <= _FEW and multiplier.shift >= 0
+    return _softmax(operation, computed=few)
 
 
 @kernel("softmax", opt_level=4)
@@ -45,36 +48,58 @@ def _table(operation: Operation) -> Kernel:
     return _softmax(operation, computed=False)
 
 
+def _doubling_high_mul(a: tirx.Expr, b: tirx.Expr | int) -> tirx.Expr:
+    """Gemmlowp's SaturatingRoundingDoublingHighMul, but for its single saturating case."""
+    product = T.cast(a, "int64") * T.cast(b, "int64")
+    return T.cast((product + T.int64(1 << 30)) >> T.int64(31), "int32")
+
+
+def _saturating_shift(x: tirx.Expr, bits: int) -> tirx.Expr:
+    """x * 2^bits, saturated to int32: gemmlowp's SaturatingRoundingMultiplyByPOT."""
+    limit = (1 << (31 - bits)) - 1
+    below = T.if_then_else(x < -limit - 1, arithmetic.INT32_MIN, x << bits)
+    return T.if_then_else(x > limit, arithmetic.INT32_MAX, below)
+
+
+@T.inline
+def _exponential(exps, i, difference, multiplier, factors):
+    """exps[i] = exp(-difference): gemmlowp's exp_on_negative_values.
+
+    A polynomial for what is below a quarter (1 << 24 in Q5.26), and a factor for each bit above.
+    """
+    scaled: T.let = _doubling_high_mul(-(difference << multiplier.shift), multiplier.mantissa)
+    remainder: T.let = (scaled & (_QUARTER - 1)) - _QUARTER
+    z: T.let = (remainder << 5) + (1 << 28)
+    z2: T.let = _doubling_high_mul(z, z)
+    z3: T.let = _doubling_high_mul(z2, z)
+    z4: T.let = (_doubling_high_mul(z2, z2) + 2) >> 2
+    cubic: T.let = _doubling_high_mul(z4 + z3, 715827883)
+    series: T.let = z + ((cubic + z2 + 1) >> 1)
+    power: T.int32 = 1895147668 + _doubling_high_mul(1895147668, series)
+    for bit in range(len(arithmetic.EXP_FACTORS)):
+        if (((remainder - scaled) >> (bit + 24)) & 1) != 0:
+            power = _doubling_high_mul(power, factors[bit])
+    exps[i] = T.if_then_else(scaled == 0, arithmetic.INT32_MAX, power)
+
+
 def _softmax(operation: Operation, computed: bool) -> Kernel:
+    """exp(-d) in Q0.31 for the distance d of each input from the largest, divided by their sum.
+
+    The exponentials are looked up, or computed by ``_exponential``. The sum is in Q12.19, its
+    reciprocal in Q2.29 (tflite internal/reference/softmax.h; gemmlowp
+    one_over_one_plus_x_for_x_in_0_1).
+    """
     *outer, classes = operation.out.shape
-    rows = int(np.prod(outer))
+    rows = math.prod(outer)
     in_dtype, dtype = operation.args[0].dtype, operation.out.dtype
     low, high = arithmetic.quantized_range(dtype)
     scaling = operation.attrs["in_scale"], operation.attrs["beta"]
-    (mantissa, exponent), radius = arithmetic.softmax_exponent(*scaling)
+    multiplier, radius = arithmetic.softmax_exponent(*scaling)
     if computed:
         constants = np.array(arithmetic.EXP_FACTORS, np.int32)
     else:
         constants = arithmetic.softmax_exp_table(*scaling)
 
-    def doubling_high_mul(a, b):
-        return T.cast((T.cast(a, "int64") * T.cast(b, "int64") + T.int64(1 << 30)) >> T.int64(31),
-                      "int32")  # fmt: skip
-
-    def saturating_double(x, bits):
-        limit = (1 << (31 - bits)) - 1
-        return T.if_then_else(
-            x > limit,
-            arithmetic.INT32_MAX,
-            T.if_then_else(x < -limit - 1, arithmetic.INT32_MIN, x << bits),
-        )
-
-    quarter = 1 << 24
-
-    # exp(-d) in Q0.31, from a table or by exp_on_negative_values of gemmlowp: a polynomial for what
-    # is below a quarter (1 << 24 in Q5.26), and a factor for each bit above. The sum in Q12.19; its
-    # reciprocal by three Newton steps in Q2.29 (gemmlowp one_over_one_plus_x_for_x_in_0_1; tflite
-    # internal/reference/softmax.h).
     @T.prim_func(private=True)
     def softmax(
         x: T.Buffer((rows, classes), in_dtype),
@@ -92,19 +117,7 @@ def _softmax(operation: Operation, computed: bool) -> Kernel:
                     difference: T.let = largest - T.cast(x[row, i], "int32")
                     exps[i] = 0
                     if difference <= radius:
-                        scaled: T.let = doubling_high_mul(-(difference << exponent), mantissa)
-                        remainder: T.let = (scaled & (quarter - 1)) - quarter
-                        z: T.let = (remainder << 5) + (1 << 28)
-                        z2: T.let = doubling_high_mul(z, z)
-                        z3: T.let = doubling_high_mul(z2, z)
-                        z4: T.let = (doubling_high_mul(z2, z2) + 2) >> 2
-                        cubic: T.let = doubling_high_mul(z4 + z3, 715827883)
-                        series: T.let = z + ((cubic + z2 + 1) >> 1)
-                        power: T.int32 = 1895147668 + doubling_high_mul(1895147668, series)
-                        for bit in range(len(constants)):
-                            if (((remainder - scaled) >> (bit + 24)) & 1) != 0:
-                                power = doubling_high_mul(power, exponentials[bit])
-                        exps[i] = T.if_then_else(scaled == 0, arithmetic.INT32_MAX, power)
+                        _exponential(exps, i, difference, multiplier, exponentials)
             total: T.int32 = 0
             for i in range(classes):
                 if computed:
@@ -115,25 +128,24 @@ def _softmax(operation: Operation, computed: bool) -> Kernel:
             headroom: T.int32 = 0
             while (total << headroom) > 0:
                 headroom += 1
-            fraction: T.let = T.cast(
-                (T.cast(total, "int64") << T.cast(headroom, "int64")) - T.int64(1 << 31), "int32"
-            )
-            half: T.let = T.cast(
-                (T.cast(fraction, "int64") + T.int64(1 << 31)) >> T.int64(1), "int32"
-            )
-            reciprocal: T.int32 = doubling_high_mul(half, -1010580540) + 1515870810
+            # 1 / (1 + x) for the x in Q0.31 with total << headroom = 1 + x, by three Newton steps.
+            scaled = T.meta_var(T.cast(total, "int64") << T.cast(headroom, "int64"))
+            fraction: T.let = T.cast(scaled - T.int64(1 << 31), "int32")
+            whole = T.meta_var(T.cast(fraction, "int64") + T.int64(1 << 31))
+            half: T.let = T.cast(whole >> T.int64(1), "int32")
+            reciprocal: T.int32 = _doubling_high_mul(half, -1010580540) + 1515870810
             for _ in range(3):
-                error: T.let = (1 << 29) - doubling_high_mul(half, reciprocal)
-                step: T.let = doubling_high_mul(reciprocal, error)
-                reciprocal += saturating_double(step, 2)
-            reciprocal = saturating_double(reciprocal, 1)
+                error: T.let = (1 << 29) - _doubling_high_mul(half, reciprocal)
+                step: T.let = _doubling_high_mul(reciprocal, error)
+                reciprocal += _saturating_shift(step, 2)
+            reciprocal = _saturating_shift(reciprocal, 1)
             bits: T.let = 12 - headroom + 31 - 8
             for i in range(classes):
                 if computed:
                     value: T.let = exps[i]
                 else:
                     value: T.let = exponentials[largest - T.cast(x[row, i], "int32")]
-                product: T.let = doubling_high_mul(value, reciprocal)
+                product: T.let = _doubling_high_mul(value, reciprocal)
                 shifted: T.let = ((product >> (bits - 1)) + 1) >> 1
                 y[row, i] = T.cast(T.min(shifted + low, high), dtype)
 
