@@ -6,8 +6,8 @@ from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic, search
 from mcuforge.exact.lines import Lines
-from mcuforge.operators.qdq import Region
 from mcuforge.tir.indexing import broadcast_strides, offset
+from mcuforge.tir.qdq import Region
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
 from mcuforge.tir.requantize import clamp, exact_line, requantize
 

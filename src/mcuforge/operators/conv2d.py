@@ -5,9 +5,9 @@ from tvm import relax
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
-from mcuforge.operators.qdq import Region
 from mcuforge.tir import inplace
 from mcuforge.tir.geometry import Geometry
+from mcuforge.tir.qdq import Region
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
 from mcuforge.tir.requantize import accumulator_bound, clamp, exact_lines, requantize
 

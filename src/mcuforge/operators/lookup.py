@@ -7,8 +7,8 @@ import numpy as np
 from tvm import relax
 
 from mcuforge.exact import arithmetic
-from mcuforge.operators.qdq import Quantized, Region
 from mcuforge.operators.quantize import table_kernel
+from mcuforge.tir.qdq import Quantized, Region
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
 
 lookup = integer_op("lookup", lambda shapes, attrs: (shapes[0], attrs["dtype"]))

@@ -7,7 +7,7 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
-from mcuforge.operators.qdq import Region
+from mcuforge.tir.qdq import Region
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
 
 # At most so many outputs are computed without a table.

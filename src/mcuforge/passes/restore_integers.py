@@ -5,8 +5,8 @@ import tvm
 from tvm import relax
 
 from mcuforge.errors import ModelError
-from mcuforge.operators.qdq import Quantized, Region
 from mcuforge.passes.rewrite import Lookup, bindings, rewrite_main
+from mcuforge.tir.qdq import Quantized, Region
 from mcuforge.tir.registry import INTEGER_OP_PREFIX, attributes, constant_value, restorer
 
 _EIGHT_BITS = ("int8", "uint8")

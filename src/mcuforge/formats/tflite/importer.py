@@ -13,8 +13,8 @@ from mcuforge.exact import arithmetic
 from mcuforge.formats.tflite.graph import Graph, Node
 from mcuforge.formats.tflite.normalize import normalize
 from mcuforge.operators.hybrid_conv2d import hybrid_conv2d
-from mcuforge.operators.layout import resize_nearest
 from mcuforge.operators.quantize import dequantize, quantize, requantize
+from mcuforge.operators.resize_nearest import resize_nearest
 
 _ACTIVATIONS = {
     ActivationFunctionType.NONE: "NONE",
