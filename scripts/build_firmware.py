@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
-from mcuforge import boards, firmware
+from mcuforge import boards
+from mcuforge.firmware.builder import build
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.jobs import job
 
 with job(snakemake.log[0]):
     inventory = boards.load(Path(snakemake.config["registries"]["boards"]))
-    firmware.build(
-        Path(snakemake.input.archive),
-        inventory.board(snakemake.wildcards.board),
-        snakemake.wildcards.toolchain,
-        Path(snakemake.output.elf),
-        Path(snakemake.output.sizes),
-        benchmark=snakemake.params.benchmark,
-        profile=snakemake.params.get("profile", False),
+    order = Order(
+        archive=Path(snakemake.input.archive),
+        board=inventory.board(snakemake.wildcards.board),
+        toolchain=snakemake.wildcards.toolchain,
+        purpose=Purpose(
+            benchmark=snakemake.params.benchmark, profile=snakemake.params.get("profile", False)
+        ),
         log=Path(snakemake.log[0]),
     )
+    build(order, Path(snakemake.output.elf), Path(snakemake.output.sizes))

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcuforge import mlf
-from mcuforge.firmware import toolchains
+from mcuforge import mlf, toolchains
 
 # QEMU's machine; instructions in a tick of its SysTick, at a nanosecond of virtual time each; where
 # data lies.

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcuforge import mlf
-from mcuforge.firmware import toolchains
+from mcuforge import mlf, toolchains
 
 # Machine and origins of vectors, code and data, by core.
 _MACHINES = {

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import tvm
 
+from mcuforge import toolchains
 from mcuforge.codegen import c, llvm
 from mcuforge.codegen.lower import LoweredKernel, lower_definition
-from mcuforge.firmware import toolchains
 from mcuforge.isa import INSTRUCTIONS, Instruction, implementation
 from mcuforge.target import Target
 

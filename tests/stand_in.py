@@ -31,7 +31,7 @@ class StandIn:
         directory.mkdir(exist_ok=True)
         types = boards.load(BOARDS)
         socket = directory / f"{name}.sock"
-        self.machine = qemu.Qemu(types.board(board).machine, None, gdb=socket)
+        self.machine = qemu.Qemu(types.board(board), None, gdb=socket)
         self.machine.start()
         self.entry = {
             "connected": True,

@@ -94,7 +94,8 @@ def _check(model: Path, name: str, target: Target, opt_level: int, archive: Path
 
 
 def _project(arguments: argparse.Namespace) -> None:
-    from mcuforge import boards, firmware, mlf
+    from mcuforge import boards, mlf
+    from mcuforge.firmware import builder, project
 
     board = None
     if arguments.board:
@@ -112,15 +113,9 @@ def _project(arguments: argparse.Namespace) -> None:
         if board is None:
             names = ", ".join(t.name for t in known)
             raise ConfigError(f"no bare-metal board has the core {core}", f"--board: {names}")
-    firmware.generate(
-        arguments.archive,
-        arguments.directory,
-        board,
-        arguments.toolchain,
-        kind=arguments.type,
-        samples=firmware.read_samples(arguments.samples) if arguments.samples else None,
-        benchmark=arguments.benchmark,
-    )
+    samples = project.read_samples(arguments.samples) if arguments.samples else None
+    purpose = project.Purpose(arguments.type, samples, arguments.benchmark)
+    builder.generate(arguments.archive, arguments.directory, board, arguments.toolchain, purpose)
     print(arguments.directory)
 
 

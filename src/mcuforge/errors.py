@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 OPERATOR = "operator "
 """What the place of an operator begins with."""
@@ -88,3 +88,16 @@ def _printable(text: str) -> str:
     if len(text) > _LONGEST_MESSAGE:
         text = f"{text[:half]}...{text[-half:]}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def known(kind: str, name: str, valid: Collection[str], where: str = "") -> str:
+    """The name, if it is a valid one; ConfigError with those that are if it is not.
+
+    Args:
+        kind: what it names, as in ``board``.
+        where: the file and place that has the name.
+    """
+    if name not in valid:
+        place = f"{where}: " if where else ""
+        raise ConfigError(f"{place}unknown {kind} '{name}'", f"valid {kind}s: {', '.join(valid)}")
+    return name

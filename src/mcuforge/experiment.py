@@ -9,16 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mcuforge import artifacts, boards, schema
+from mcuforge import artifacts, boards, schema, toolchains
 from mcuforge.artifacts import Artifact
-from mcuforge.errors import ConfigError, ModelError
-from mcuforge.firmware import toolchains
+from mcuforge.errors import ConfigError, ModelError, known
 from mcuforge.models import datasets, registry
 from mcuforge.models.registry import DataSetEntry
 from mcuforge.results.columns import MODES, NO_ENERGY
+from mcuforge.toolchains import TOOLCHAINS
 
 OPT_LEVELS = (0, 1, 2, 3, 4)
-TOOLCHAINS = ("gcc", "clang", "tvm-llvm")
 # What of a board a firmware does not depend on: how it gets there, and where it then runs.
 _NOT_BUILT_IN = (
     "toolchains",
@@ -67,9 +66,13 @@ class Experiment:
         self.inventory = boards.load(paths["boards"], paths.get("hardware_map"))
         self._root = root
         for name in config["models"]:
-            _known("model", name, self.models, "configuration: ")
+            known("model", name, self.models, "configuration")
+        for name in config["toolchains"]:
+            known("toolchain", name, TOOLCHAINS, "configuration")
+        for name in config["modes"]:
+            known("mode", name, MODES, "configuration")
         for name in config["boards"]:
-            board = _known("board", name, self.inventory.types, "configuration: ")
+            board = known("board", name, self.inventory.types, "configuration")
             if not set(self.inventory.board(board).toolchains) & set(config["toolchains"]):
                 raise ConfigError(
                     f"configuration: no toolchain of {config['toolchains']} builds for {board}",
@@ -102,10 +105,10 @@ class Experiment:
         for name in self.config["boards"]:
             board = self.inventory.types[name]
             used = [t for t in self.config["toolchains"] if t in board.toolchains]
-            known = [
+            able = [
                 t for t in used if t in board.zephyr_variants or toolchains.knows(t, board.core)
             ]
-            found += [(name, t) for t in used if known and t not in known]
+            found += [(name, t) for t in used if able and t not in able]
         return tuple(found)
 
     @cached_property
@@ -214,7 +217,7 @@ class Experiment:
             "model": tuple(self.models),
             "board": tuple(self.inventory.types),
             "target": self.targets,
-            "toolchain": TOOLCHAINS,
+            "toolchain": tuple(TOOLCHAINS),
             "opt_level": tuple(map(str, OPT_LEVELS)),
             "mode": MODES,
             "dataset": tuple(self.datasets),
@@ -236,12 +239,6 @@ class Experiment:
                     return ConfigError(f"{path}: unknown {kind} '{name}'", valid)
         similar = next(artifact for artifact in Artifact if path.startswith(f"{artifact.area}/"))
         return ConfigError(f"{path} is nothing mcuforge makes", f"as in {similar}")
-
-
-def _known(kind: str, name: str, valid: Iterable[str], where: str) -> str:
-    if name not in valid:
-        raise ConfigError(f"{where}unknown {kind} '{name}'", f"valid {kind}s: {', '.join(valid)}")
-    return name
 
 
 def _either(names: Iterable[str]) -> str:

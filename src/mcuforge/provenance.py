@@ -34,7 +34,14 @@ DECIDES: dict[str, tuple[str, ...]] = {
         "tir",
     ),
     "check_model": ("check", "comparison"),
-    "build_firmware": ("device", "firmware", "results/columns", "results/records"),
+    "build_firmware": (
+        "device",
+        "firmware",
+        "results/columns",
+        "results/records",
+        "target",
+        "toolchains",
+    ),
     "measure": (
         "boards",
         "comparison",

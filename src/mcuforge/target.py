@@ -7,33 +7,89 @@ from mcuforge.errors import ConfigError
 
 CODEGENS = ("c", "llvm")
 
-# Per core: LLVM triple and the instruction set features kernels may rely on.
-#   dsp  ARMv7E-M / ARMv8-M DSP extension (SMLAD, SXTB16, SSAT...)
-#   helium  ARMv8.1-M Helium, integer (GCC's and LLVM's extension is called mve)
-#   fp   single precision floating point unit
-_ARMV6M, _ARMV7M, _ARMV7EM = "thumbv6m", "thumbv7m", "thumbv7em"
-_ARMV8M, _ARMV81M = "thumbv8m.main", "thumbv8.1m.main"
-_CORES: dict[str, tuple[str, frozenset[str]]] = {
-    "cortex-m0": (_ARMV6M, frozenset()),
-    "cortex-m0plus": (_ARMV6M, frozenset()),
-    "cortex-m3": (_ARMV7M, frozenset()),
-    "cortex-m4": (_ARMV7EM, frozenset({"dsp", "fp"})),
-    "cortex-m7": (_ARMV7EM, frozenset({"dsp", "fp"})),
-    "cortex-m33": (_ARMV8M, frozenset({"dsp", "fp"})),
-    "cortex-m55": (_ARMV81M, frozenset({"dsp", "fp", "helium"})),
-    "cortex-m85": (_ARMV81M, frozenset({"dsp", "fp", "helium"})),
+
+@dataclass(frozen=True)
+class Family:
+    """What cores of one instruction set architecture have in common.
+
+    Attributes:
+        system: what follows the architecture in LLVM's triple, by float ABI.
+        prefix: of the names of GCC's and the binutils' programs; also clang's ``--target``.
+        flags: what GCC and clang are told, with `Target`'s attributes in braces.
+        emulator: the program of QEMU that runs these cores.
+    """
+
+    system: dict[str, str]
+    prefix: str
+    flags: tuple[str, ...]
+    emulator: str
+
+
+@dataclass(frozen=True)
+class Core:
+    """A core, as compilers and the emulator know it.
+
+    Attributes:
+        family: its instruction set architecture.
+        architecture: of LLVM's triple.
+        features: instruction set features kernels may rely on:
+            ``dsp``, the DSP extension of ARMv7E-M and ARMv8-M (SMLAD, SXTB16, SSAT...);
+            ``helium``, integer Helium of ARMv8.1-M, which GCC and LLVM call mve;
+            ``fp``, a floating point unit of single precision.
+        gcc: the first version of GCC that knows it, where that is newer than Debian 12's.
+        library_core: a core of the same instruction set that Debian 12's GCC has libraries for,
+            where it has none for this one.
+    """
+
+    family: Family
+    architecture: str
+    features: frozenset[str] = frozenset()
+    gcc: str = ""
+    library_core: str = ""
+
+
+_CORTEX_M = Family(
+    system={"soft": "none-eabi", "hard": "none-eabihf"},
+    prefix="arm-none-eabi",
+    flags=("-mcpu={mcpu}", "-mthumb", "-mfloat-abi={float_abi}"),
+    emulator="qemu-system-arm",
+)
+_DSP = frozenset({"dsp", "fp"})
+_HELIUM = frozenset({"dsp", "fp", "helium"})
+CORES = {
+    "cortex-m0": Core(_CORTEX_M, "thumbv6m"),
+    "cortex-m0plus": Core(_CORTEX_M, "thumbv6m"),
+    "cortex-m3": Core(_CORTEX_M, "thumbv7m"),
+    "cortex-m4": Core(_CORTEX_M, "thumbv7em", _DSP),
+    "cortex-m7": Core(_CORTEX_M, "thumbv7em", _DSP),
+    "cortex-m33": Core(_CORTEX_M, "thumbv8m.main", _DSP),
+    "cortex-m55": Core(_CORTEX_M, "thumbv8.1m.main", _HELIUM),
+    "cortex-m85": Core(_CORTEX_M, "thumbv8.1m.main", _HELIUM, gcc="13", library_core="cortex-m55"),
     # The machine the compiler runs on: portable C, for tests and for trying a model out.
-    "host": ("", frozenset()),
+    "host": Core(Family({"soft": ""}, prefix="", flags=(), emulator=""), ""),
 }
-FEATURES = frozenset().union(*(features for _, features in _CORES.values()))
+FEATURES = frozenset().union(*(core.features for core in CORES.values()))
 """Every instruction set feature that some core has."""
 
-# What GCC's -mcpu extensions take away.
+
+@dataclass(frozen=True)
+class Extension:
+    """What follows a plus sign in GCC's ``-mcpu``.
+
+    Attributes:
+        lacks: the features it takes away, with those that build on them.
+        attribute: LLVM's name for it.
+    """
+
+    lacks: frozenset[str]
+    attribute: str
+
+
 _EXTENSIONS = {
-    "nodsp": {"dsp", "helium"},
-    "nomve": {"helium"},
-    "nofp": {"fp", "helium"},
-    "nomve.fp": set(),
+    "nodsp": Extension(frozenset({"dsp", "helium"}), "-dsp"),
+    "nomve": Extension(frozenset({"helium"}), "-mve"),
+    "nomve.fp": Extension(frozenset(), "-mve.fp"),
+    "nofp": Extension(frozenset({"fp", "helium"}), "-fpregs"),
 }
 
 
@@ -51,8 +107,8 @@ class Target:
 
     def __post_init__(self) -> None:
         core, *extensions = self.mcpu.split("+")
-        if core not in _CORES:
-            raise ConfigError(f"unknown core '{core}'", f"known cores: {', '.join(_CORES)}")
+        if core not in CORES:
+            raise ConfigError(f"unknown core '{core}'", f"known cores: {', '.join(CORES)}")
         for extension in extensions:
             if extension not in _EXTENSIONS:
                 raise ConfigError(
@@ -92,10 +148,39 @@ class Target:
     @property
     def features(self) -> frozenset[str]:
         """Instruction set features kernels may rely on."""
-        return _CORES[self.core][1].difference(*(_EXTENSIONS[e] for e in self.extensions))
+        return CORES[self.core].features.difference(
+            *(_EXTENSIONS[name].lacks for name in self.extensions)
+        )
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """LLVM's names of the extensions: ``-mve``."""
+        return tuple(_EXTENSIONS[name].attribute for name in self.extensions)
+
+    @property
+    def family(self) -> Family:
+        """What cores of its architecture have in common."""
+        return CORES[self.core].family
+
+    @property
+    def float_abi(self) -> str:
+        """``hard`` (floats are passed in registers of the floating point unit) or ``soft``."""
+        return "hard" if "fp" in self.features else "soft"
 
     @property
     def triple(self) -> str:
-        """LLVM target triple, hard float where the core has an FPU."""
-        environment = "eabihf" if "fp" in self.features else "eabi"
-        return f"{_CORES[self.core][0]}-none-{environment}"
+        """LLVM's target triple, as in ``thumbv7em-none-eabihf``."""
+        return f"{CORES[self.core].architecture}-{self.family.system[self.float_abi]}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What GCC and clang are told, as in ``-mcpu=cortex-m7 -mthumb -mfloat-abi=hard``."""
+        return tuple(
+            flag.format(mcpu=self.mcpu, float_abi=self.float_abi) for flag in self.family.flags
+        )
+
+    @property
+    def library(self) -> "Target":
+        """The target whose libraries it uses."""
+        known = CORES[self.core].library_core or self.core
+        return Target("+".join((known, *self.extensions)), self.codegen)

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcuforge import boards, firmware, mlf
+from mcuforge import boards, mlf
+from mcuforge.firmware.builder import build
+from mcuforge.firmware.project import Order
 from mcuforge.results import performance, references
 from mcuforge.runner.session import Firmware, Plan, measure
 
@@ -46,7 +48,7 @@ def test_fewer_instructions_code_and_memory(
     for model in models:
         archive = compiled(MODELS[model], board.target(TOOLCHAIN), LEVEL)
         elf, size, vectors = (tmp_path / f"{model}{end}" for end in (".elf", ".json", ".npz"))
-        firmware.build(archive, board, TOOLCHAIN, elf, size)
+        build(Order(archive, board, TOOLCHAIN), elf, size)
         inputs, outputs = expected(MODELS[model])
         np.savez(vectors, inputs=inputs, outputs=outputs)
         record = measure(

@@ -14,12 +14,11 @@ from host import HostModel
 from lowered import lowered
 from tvm.script import tirx as T
 
-from mcuforge import mlf
+from mcuforge import mlf, toolchains
 from mcuforge.codegen import c, llvm
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ConfigError, ModelError
-from mcuforge.firmware import toolchains
 from mcuforge.isa import INSTRUCTIONS
 from mcuforge.target import Target
 

@@ -10,8 +10,10 @@ import fake_mlf
 import psutil
 import pytest
 
-from mcuforge import boards, firmware, mlf
+from mcuforge import boards, mlf
 from mcuforge.boards import Board
+from mcuforge.firmware import builder
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.results.columns import Size
 from mcuforge.runner import session
 from mcuforge.runner.device import Device
@@ -65,9 +67,8 @@ def built(tmp_path_factory):
                 fake_mlf.write(archive, **source)
             elf, size = directory / "firmware.elf", directory / "size.json"
             kind = INVENTORY.board(board)
-            firmware.build(
-                archive, kind, toolchain, elf, size, benchmark=benchmark, profile=profile
-            )
+            purpose = Purpose(benchmark=benchmark, profile=profile)
+            builder.build(Order(archive, kind, toolchain, purpose), elf, size)
             vectors = fake_mlf.write_vectors(directory / "vectors.npz")
             done[key] = Built(kind, elf, size, mlf.read(archive).info, vectors)
         return done[key]

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcuforge import boards, firmware, mlf
+from mcuforge import boards, mlf
 from mcuforge.compiler import compile_model
+from mcuforge.firmware.builder import build
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.formats.tflite import oracle
 from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
@@ -36,7 +38,7 @@ def measure(model: str, benchmark: str, data: Path, directory: Path, **options):
     tflite = DATA / "models" / f"{model}.tflite"
     archive, elf, size = (directory / name for name in ("m.tar", "firmware.elf", "size.json"))
     compile_model(tflite, benchmark, Target.parse(BOARD.target("gcc")), 3, archive)
-    firmware.build(archive, BOARD, "gcc", elf, size, benchmark=benchmark)
+    build(Order(archive, BOARD, "gcc", Purpose(benchmark=benchmark)), elf, size)
     vectors.write(describe(tflite.read_bytes(), benchmark), tflite, directory / "vectors.npz")
     info = mlf.read(archive).info
     record = session.measure(

@@ -31,7 +31,7 @@ class Raw:
 def board(built, request):
     firmware = built(request.param, "clang", benchmark="kws01")
     with (
-        qemu.Qemu(firmware.board.machine, firmware.elf) as machine,
+        qemu.Qemu(firmware.board, firmware.elf) as machine,
         serial.Serial(machine.port, 115200, timeout=20) as port,
     ):
         machine.start()

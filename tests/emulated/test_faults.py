@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from mcuforge.results.columns import Size
 from mcuforge.runner import device as devices
 from mcuforge.runner.device import Device, State
 
+BOARDS = Path(__file__).parents[2] / "config" / "boards.yaml"
 FOREVER = 'for (;;) __asm volatile("");'
 
 
@@ -78,7 +80,7 @@ def test_qemu_dies_mid_run(built):
 
 def test_a_missing_qemu_is_named_with_its_package(built, monkeypatch):
     firmware = built()
-    monkeypatch.setattr(qemu, "PROGRAM", "qemu-system-nothing")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ToolError, match="Debian package qemu-system-arm"):
         firmware.measure()
 
@@ -104,7 +106,7 @@ def test_an_image_that_is_none_is_an_error(built, tmp_path, monkeypatch):
 def test_a_board_that_is_doing_something_else(built, before):
     firmware = built()
     with (
-        qemu.Qemu(firmware.board.machine, firmware.elf) as machine,
+        qemu.Qemu(firmware.board, firmware.elf) as machine,
         serial.Serial(machine.port, 115200, timeout=5) as port,
     ):
         machine.start()
@@ -120,7 +122,7 @@ def test_a_board_that_is_doing_something_else(built, before):
 def test_a_board_that_resets_during_a_run(built):
     firmware = built(body="if (inputs->input_1[0]) " + FOREVER)
     with (
-        qemu.Qemu(firmware.board.machine, firmware.elf) as machine,
+        qemu.Qemu(firmware.board, firmware.elf) as machine,
         serial.Serial(machine.port, 115200, timeout=0.1) as port,
     ):
         machine.start()
@@ -140,7 +142,7 @@ def test_nobody_listening_at_boot_loses_nothing(built):
     firmware = built()
     for _ in range(5):
         with (
-            qemu.Qemu(firmware.board.machine, firmware.elf) as machine,
+            qemu.Qemu(firmware.board, firmware.elf) as machine,
             serial.Serial(machine.port, 115200, timeout=10) as port,
         ):
             machine.start()
@@ -152,7 +154,8 @@ RUNNER = """
     from pathlib import Path
     from mcuforge import boards
     from mcuforge.boards import qemu
-    machine = qemu.Qemu(sys.argv[1], Path(sys.argv[2]))
+    board = boards.load(Path(sys.argv[1])).board("mps2_an500")
+    machine = qemu.Qemu(board, Path(sys.argv[2]))
     print(machine.pid, flush=True)
     machine.start()
     sys.stdin.read()
@@ -162,7 +165,7 @@ RUNNER = """
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_runner_leaves_no_qemu(built, how):
     firmware = built()
-    command = [sys.executable, "-c", textwrap.dedent(RUNNER), firmware.board.machine]
+    command = [sys.executable, "-c", textwrap.dedent(RUNNER), str(BOARDS)]
     environment = {**os.environ, "PYTHONPATH": str(Path(qemu.__file__).parents[2])}
     with subprocess.Popen(
         [*command, str(firmware.elf)],

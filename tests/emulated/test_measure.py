@@ -7,9 +7,10 @@ import fake_mlf
 import numpy as np
 import pytest
 
-from mcuforge import firmware
 from mcuforge.boards import Instance, qemu
 from mcuforge.errors import BoardError, ConfigError
+from mcuforge.firmware.builder import build
+from mcuforge.firmware.project import Order
 from mcuforge.results.columns import Measurement, Size
 from mcuforge.runner import session
 from mcuforge.runner.device import Device
@@ -37,7 +38,7 @@ def test_performance_mode(built, tmp_path, board, toolchain):
     size = Size.read(firmware.size)
     assert 0 < record.stack_bytes <= size.stack_bound_bytes
     assert (record.build_id, record.flash_bytes) == (size.build_id, size.flash_bytes)
-    assert record.emulator_version == f"qemu {qemu.version()}"
+    assert record.emulator_version == f"qemu {qemu.version(firmware.board.core)}"
     record.write(tmp_path / "record.json")
     assert Measurement.read(tmp_path / "record.json") == record
 
@@ -81,7 +82,7 @@ def test_vendor_and_baud_rate_are_the_boards(built, tmp_path):
     board = dataclasses.replace(built().board, baud=9600, vendor="ACME board-2")
     elf, size, project = tmp_path / "firmware.elf", tmp_path / "size.json", tmp_path / "project"
     archive = fake_mlf.write(tmp_path / "model.tar")
-    firmware.build(archive, board, "gcc", elf, size, project=project)
+    build(Order(archive, board, "gcc"), elf, size, project)
     assert "#define BOARD_BAUD 9600u" in (project / "generated" / "board.h").read_text()
     instance = Instance(id="qemu", board=board.name, baud=9600)
     with Device(board, instance, elf, Size.read(size).build_id) as device:

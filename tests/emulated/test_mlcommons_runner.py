@@ -52,7 +52,7 @@ def test_its_scripts_run(built, tmp_path, mode, loop, infer):
     }
     tests = json.dumps({"kws01": steps})
     firmware, output = built(benchmark="kws01"), tmp_path / "results.json"
-    with qemu.Qemu(firmware.board.machine, firmware.elf) as machine:
+    with qemu.Qemu(firmware.board, firmware.elf) as machine:
         machine.start()
         time.sleep(0.5)  # it has booted when somebody listens, as a board on a desk
         subprocess.run(

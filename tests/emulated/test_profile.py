@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
-from mcuforge import boards, firmware, mlf
+from mcuforge import boards, mlf
 from mcuforge.compiler import compile_model
 from mcuforge.errors import BoardError
+from mcuforge.firmware.builder import build
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.formats.tflite import describe
 from mcuforge.models import vectors
 from mcuforge.results import profile
@@ -66,7 +68,7 @@ def test_the_operators_add_up_to_the_inference(
     records = {}
     for mode in ("performance", "profile"):
         elf, size = tmp_path / f"{mode}.elf", tmp_path / f"{mode}.json"
-        firmware.build(archive, kind, toolchain, elf, size, profile=mode == "profile")
+        build(Order(archive, kind, toolchain, Purpose(profile=mode == "profile")), elf, size)
         records[mode] = measure(
             Firmware(elf, size, info, tmp_path / "v.npz"), Plan(mode), INVENTORY
         )

@@ -6,7 +6,9 @@ from pathlib import Path
 import fake_mlf
 import standalone
 
-from mcuforge import boards, firmware
+from mcuforge import boards
+from mcuforge.firmware.builder import generate
+from mcuforge.firmware.project import Purpose, Samples, read_samples
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 
@@ -15,10 +17,10 @@ def test_a_standalone_firmware_checks_its_samples(tmp_path):
     archive = fake_mlf.write(tmp_path / "model.tar")
     vectors = fake_mlf.write_vectors(tmp_path / "vectors.npz")
     board, project = INVENTORY.board("mps2_an500"), tmp_path / "project"
-    samples = firmware.read_samples(vectors)
+    samples = read_samples(vectors)
     wrong = bytes([samples.outputs[2][0] ^ 1]) + samples.outputs[2][1:]
-    samples = firmware.Samples(samples.inputs, (*samples.outputs[:2], wrong))
-    firmware.generate(archive, project, board, kind="standalone", samples=samples)
+    samples = Samples(samples.inputs, (*samples.outputs[:2], wrong))
+    generate(archive, project, board, "gcc", Purpose("standalone", samples))
     configure = ["cmake", "-G", "Ninja", "-B", "build", "-DCMAKE_TOOLCHAIN_FILE=toolchain.cmake"]
     for command in (configure, ["cmake", "--build", "build"]):
         subprocess.run([*command], cwd=project, check=True, capture_output=True, timeout=300)

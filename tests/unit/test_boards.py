@@ -83,6 +83,9 @@ def change(path, value):
         (change(["platform"], "mbed"), r"platform: 'mbed' is not one of"),
         (change(["baremetal"], None), r"'baremetal' is a required property"),
         (change(["emulator"], None), r"'runners' is a required property"),
+        (change(["toolchains"], ["icc"]), r"mps2_an500\.toolchains: unknown toolchain 'icc'"),
+        (change(["runners"], ["dfu"]), r"mps2_an500\.runners: unknown runner 'dfu'"),
+        (change(["flash_args"], {"dfu": "x"}), r"flash_args: unknown runner 'dfu'"),
         (change(["memories", 0, "size"], "4G"), r"memories\[0\]\.size: .*suffix K or M"),
         (change(["memories", 0, "holds"], ["vectors", "code"]), r"'weights' is held by no memory"),
         (
@@ -179,7 +182,7 @@ def test_a_map_of_twisters_own_is_understood(tmp_path):
         ([entry()], "without a serial port"),
         ([entry(platform="nucleo", serial="/dev/x")], "unknown platform 'nucleo'"),
         ([entry(serial="/dev/x")] * 2, "'0123' is listed twice"),
-        ([entry(serial="/dev/x", runner="dfu")], "'dfu' is not one of"),
+        ([entry(serial="/dev/x", runner="dfu")], "unknown runner 'dfu'.*valid runners: openocd"),
         ([entry(serial="/dev/x", port="y")], "'port' was unexpected"),
         ({"0123": {}}, "is not of type 'array'"),
     ],

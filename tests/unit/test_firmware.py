@@ -8,9 +8,10 @@ from pathlib import Path
 import fake_mlf
 import pytest
 
-from mcuforge import boards, firmware
+from mcuforge import boards, toolchains
 from mcuforge.errors import ConfigError, ModelError, ToolError
-from mcuforge.firmware import project, stack, toolchains
+from mcuforge.firmware import builder, project, stack
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.results.columns import Size
 
 BOARDS = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
@@ -22,9 +23,19 @@ def archive(tmp_path):
     return fake_mlf.write(tmp_path / "model.tar")
 
 
-def build(tmp_path, archive, toolchain="gcc", board=BOARD, name="firmware", **kwargs):
+def build(
+    tmp_path,
+    archive,
+    toolchain="gcc",
+    board=BOARD,
+    name="firmware",
+    project=None,
+    log=None,
+    **purpose,
+):
     elf, size = tmp_path / f"{name}.elf", tmp_path / f"{name}.json"
-    return elf, firmware.build(archive, board, toolchain, elf, size, **kwargs)
+    order = Order(archive, board, toolchain, Purpose(**purpose), log)
+    return elf, builder.build(order, elf, size, project)
 
 
 @pytest.mark.parametrize("toolchain", ["gcc", "clang"])
@@ -44,7 +55,8 @@ def test_the_build_id_changes_with_everything_the_firmware_is_made_from(tmp_path
     def build_id(source=archive, toolchain="gcc", board=BOARD, **kwargs):
         with tempfile.TemporaryDirectory(dir=tmp_path) as directory:
             tools = toolchains.toolchain(toolchain, board.core)
-            return project.generate(source, board, tools, Path(directory), **kwargs).build_id
+            made = project.generate(source, board, tools, Path(directory), Purpose(**kwargs))
+            return made.build_id
 
     ids = [
         build_id(),
@@ -120,7 +132,7 @@ def test_a_missing_tool_is_named_with_its_package(
 
 
 def test_gcc_12_cannot_build_for_cortex_m85(monkeypatch):
-    version = toolchains.version("gcc")
+    version = toolchains.version("gcc", "cortex-m85")
     if int(version.split()[1].split(".")[0]) >= 13:
         pytest.skip("this gcc knows cortex-m85")
     with pytest.raises(ToolError, match=r"cortex-m85 \(gcc >= 13 or toolchain clang is needed\)"):
@@ -205,4 +217,4 @@ def test_a_stack_that_cannot_be_bounded_is_not(tmp_path, body, toolchain):
     archive = fake_mlf.write(tmp_path / "model.tar", body=body)
     elf, size = build(tmp_path, archive, toolchain)
     assert size.stack_bound_bytes is None
-    assert stack.bound(elf, "port_ticks_hz") == 0
+    assert stack.bound(elf, "port_ticks_hz", BOARD.core) == 0

@@ -114,14 +114,15 @@ def test_what_a_tool_must_be_told_has_to_be_there(tmp_path):
         line(NUCLEO, instance(""), tmp_path)
 
 
-@pytest.mark.parametrize("runner", sorted(flashing.PROGRAMS))
+@pytest.mark.parametrize("runner", sorted(flashing.RUNNERS))
 def test_a_missing_tool_says_where_to_get_it(tmp_path, monkeypatch, runner):
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    program, source = flashing.PROGRAMS[runner]
-    params = ("x",) if runner == "gdb" else ()
+    entry = flashing.RUNNERS[runner]
+    params = ("x",) if entry.server else ()
+    board = dataclasses.replace(NUCLEO, flash_args=dict.fromkeys(flashing.RUNNERS, "told"))
     with pytest.raises(ToolError) as error:
-        flashing.flash(NUCLEO, instance(runner, NUCLEO, "1", *params), tmp_path / "fw.elf")
-    assert str(error.value) == f"{program} not found ({source})"
+        flashing.flash(board, instance(runner, NUCLEO, "1", *params), tmp_path / "fw.elf")
+    assert str(error.value) == f"{entry.program} not found ({entry.source})"
 
 
 def tool(tmp_path, monkeypatch, script):

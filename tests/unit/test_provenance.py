@@ -44,7 +44,7 @@ ELSEWHERE = {
         "boards/",  # a board's facts are a parameter
         "models/vectors.py",  # samples of standalone projects, which the workflow does not build
     ),
-    "measure": ("mlf/", "target.py"),
+    "measure": ("mlf/", "target.py", "toolchains.py"),  # both are the firmware's
     "make_vectors": (
         "exact/",
         "operators/",

@@ -15,9 +15,18 @@ import tflite_graphs
 import tiny
 import yaml
 
-from mcuforge import boards, cli, firmware
+from mcuforge import boards, cli, toolchains
 from mcuforge.errors import ConfigError, McuforgeError, ToolError
-from mcuforge.firmware import workspace, zephyr
+from mcuforge.firmware import builder, workspace, zephyr
+from mcuforge.firmware.project import (
+    DEVICE,
+    KINDS,
+    TEMPLATES,
+    Order,
+    Purpose,
+    Samples,
+    read_samples,
+)
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 NUCLEO = INVENTORY.board("nucleo_h743zi")
@@ -60,7 +69,9 @@ def west(tmp_path, monkeypatch):
 
 def generate(archive, directory, **kwargs):
     directory.mkdir()
-    return zephyr.generate(archive, directory, **kwargs)
+    names = [field.name for field in dataclasses.fields(Purpose) if field.name in kwargs]
+    purpose = Purpose(**{name: kwargs.pop(name) for name in names})
+    return zephyr.generate(archive, directory, purpose, **kwargs)
 
 
 def test_an_application_can_profile(tmp_path, archive):
@@ -70,7 +81,7 @@ def test_an_application_can_profile(tmp_path, archive):
         assert ("TVMGEN_PROFILE" in cmake) == profile
 
 
-@pytest.mark.parametrize("kind", firmware.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_application_has_all_it_needs_and_nothing_else(tmp_path, archive, kind):
     project = generate(archive, tmp_path / "app", kind=kind).directory
     files = {p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()}
@@ -128,26 +139,24 @@ def test_the_build_id_changes_with_everything_the_firmware_is_made_from(tmp_path
 
 def test_samples_are_those_of_the_model(tmp_path, archive):
     vectors = fake_mlf.write_vectors(tmp_path / "vectors.npz")
-    samples = firmware.read_samples(vectors)
+    samples = read_samples(vectors)
     project = generate(archive, tmp_path / "app", kind="standalone", samples=samples).directory
     text = (project / "src" / "samples.c").read_text()
     assert ",".join(map(str, samples.inputs[0])) in text.replace("\n    ", "").replace(" ", "")
     with pytest.raises(ConfigError, match="samples have 15 bytes of inputs, the model 16"):
-        generate(
-            archive, tmp_path / "bad", kind="standalone", samples=firmware.Samples((bytes(15),))
-        )
+        generate(archive, tmp_path / "bad", kind="standalone", samples=Samples((bytes(15),)))
 
 
 def test_samples_of_a_tflite_file_have_answers(tmp_path):
     model = tmp_path / "tiny.tflite"
     model.write_bytes(tiny.model())
-    samples = firmware.read_samples(model)
+    samples = read_samples(model)
     inputs = np.frombuffer(b"".join(samples.inputs), np.int8).reshape(-1, 1, 8, 8, 1)
     expected = [tflite_graphs.answer(tiny.model(), [row])[0].tobytes() for row in inputs]
     assert list(samples.outputs) == expected and len(expected) == 3
     for wrong in ("absent.tflite", "absent.npz", "", "model.py"):
         with pytest.raises(McuforgeError, match=r"cannot read|is no model"):
-            firmware.read_samples(tmp_path / wrong)
+            read_samples(tmp_path / wrong)
 
 
 TICKS = """\
@@ -161,7 +170,7 @@ uint64_t scale(uint64_t value, uint32_t from_hz, uint32_t to_hz) {
 
 def test_counters_that_wrap_count_on(tmp_path):
     (tmp_path / "ticks.c").write_text(TICKS)
-    command = ["gcc", "-shared", "-fPIC", "-O2", f"-I{firmware.project.DEVICE / 'zephyr'}"]
+    command = ["gcc", "-shared", "-fPIC", "-O2", f"-I{DEVICE / 'zephyr'}"]
     subprocess.run([*command, "-o", tmp_path / "t.so", tmp_path / "ticks.c"], check=True)
     library = ctypes.CDLL(os.fspath(tmp_path / "t.so"))
     extend, scale = library.extend, library.scale
@@ -182,7 +191,7 @@ def test_counters_that_wrap_count_on(tmp_path):
 def test_without_a_tree_the_error_says_how_to_get_one(tmp_path, archive, monkeypatch):
     monkeypatch.delenv("ZEPHYR_BASE", raising=False)
     with pytest.raises(ConfigError, match=r"ZEPHYR_BASE.*snakemake zephyr_workspace"):
-        firmware.build(archive, AN500, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+        builder.build(Order(archive, AN500, "gcc"), tmp_path / "f.elf", tmp_path / "s.json")
     monkeypatch.setenv("ZEPHYR_BASE", str(tmp_path))
     with pytest.raises(ConfigError, match="is no Zephyr tree"):
         workspace.find()
@@ -214,7 +223,7 @@ def test_the_name_in_an_older_tree_goes_to_west(west, tree, tmp_path, archive):
     board = INVENTORY.board("zephyr_mps3_an547")
     files = (tmp_path / "f.elf", tmp_path / "s.json")
     with pytest.raises(ToolError):
-        firmware.build(archive, board, "gcc", *files, project=tmp_path / "app")
+        builder.build(Order(archive, board, "gcc"), *files, project=tmp_path / "app")
     assert west.calls()[0].startswith(f"{tree} build --board mps3/an547 ")
     names = {path.name for path in (tmp_path / "app" / "boards").iterdir()}
     assert "mps3_an547.conf" in names and "mps3_corstone300_an547.conf" not in names
@@ -281,7 +290,7 @@ def test_gcc_12_cannot_build_for_cortex_m85_and_says_so():
     except ToolError as error:
         assert "cortex-m85" in str(error) and "gcc >= 13 or toolchain clang" in str(error)
     else:
-        assert int(firmware.toolchain_version("gcc").split()[1].split(".")[0]) >= 13
+        assert int(toolchains.version("gcc", "cortex-m85").split()[1].split(".")[0]) >= 13
 
 
 # What CMake prints, indented and wrapped as it does.
@@ -308,19 +317,19 @@ def test_without_the_sdk_the_error_says_so(west, tree, tmp_path, archive):
     west(f"cat <<'END'\n{NO_SDK}END\nexit 1")
     board = dataclasses.replace(AN500, zephyr_variants={"gcc": "zephyr"})
     with pytest.raises(ToolError, match=r"^Zephyr's SDK not found \(.*ZEPHYR_SDK_INSTALL_DIR"):
-        firmware.build(archive, board, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+        builder.build(Order(archive, board, "gcc"), tmp_path / "f.elf", tmp_path / "s.json")
 
 
 def test_what_cmake_refuses_is_said_in_its_words(west, tree, tmp_path, archive):
     west(f"cat <<'END'\n{NO_BOARD}END\nexit 1")
     with pytest.raises(ToolError, match=r"failed: Board qualifiers .* valid board target\."):
-        firmware.build(archive, AN500, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+        builder.build(Order(archive, AN500, "gcc"), tmp_path / "f.elf", tmp_path / "s.json")
 
 
 def test_a_failed_build_says_why(west, tree, tmp_path, archive):
     west('echo "main.c:1: error: nothing here"; exit 1')
     with pytest.raises(ToolError, match=r"main\.c:1: error: nothing here"):
-        firmware.build(archive, AN500, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+        builder.build(Order(archive, AN500, "gcc"), tmp_path / "f.elf", tmp_path / "s.json")
     assert west.calls()[0].startswith(f"{tree} build --board mps2/an500")
     assert not (tmp_path / "f.elf").exists()
 
@@ -333,7 +342,7 @@ def test_what_does_not_fit_is_linked_with_more_memory(west, tree, tmp_path, arch
         'echo "collect2: error: ld returned 1 exit status"; exit 1'
     )
     with pytest.raises(ToolError, match="enlarged"):
-        firmware.build(archive, AN500, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+        builder.build(Order(archive, AN500, "gcc"), tmp_path / "f.elf", tmp_path / "s.json")
     assert len(west.calls()) == 2
 
 
@@ -378,7 +387,7 @@ def test_a_workspace_has_only_the_modules_the_boards_need(tmp_path, monkeypatch)
     version = "VERSION_MAJOR = 4\nVERSION_MINOR = 2\nPATCHLEVEL = 0\n"
     content = {"west.yml": yaml.safe_dump(manifest), "VERSION": version}
     revision = yaml.safe_load(
-        (firmware.project.TEMPLATES / "zephyr" / "west.yml.j2").read_text().split("import:")[0]
+        (TEMPLATES / "zephyr" / "west.yml.j2").read_text().split("import:")[0]
     )["manifest"]["projects"][0]["revision"]
     repository(remote / "zephyr", content, tag=revision)
     for key, value in {

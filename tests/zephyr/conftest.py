@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mcuforge import boards, firmware, mlf
+from mcuforge import boards, mlf
 from mcuforge.boards import Board
+from mcuforge.firmware import builder
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.results.columns import Measurement, Size
 from mcuforge.runner.session import Firmware, Plan, measure
 
@@ -60,9 +62,8 @@ def built(tmp_path_factory):
         if key not in done:
             directory = tmp_path_factory.mktemp("zephyr")
             elf, size, project = (directory / name for name in ("f.elf", "size.json", "project"))
-            firmware.build(
-                archive, board, toolchain, elf, size, benchmark=benchmark, project=project
-            )
+            order = Order(archive, board, toolchain, Purpose(benchmark=benchmark))
+            builder.build(order, elf, size, project)
             done[key] = Built(board, elf, size, project, mlf.read(archive).info)
         return done[key]
 

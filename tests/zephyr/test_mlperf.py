@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcuforge import boards, firmware, mlf
+from mcuforge import boards, mlf
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ToolError
+from mcuforge.firmware.builder import build
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
 from mcuforge.target import Target
@@ -83,7 +85,8 @@ def test_as_on_bare_metal(built, model, tmp_path, benchmark, board, toolchain):
         elf=tmp_path / "bare.elf",
         size_json=tmp_path / "bare.json",
     )
-    firmware.build(archive, bare.board, toolchain, bare.elf, bare.size_json, benchmark=benchmark)
+    order = Order(archive, bare.board, toolchain, Purpose(benchmark=benchmark))
+    build(order, bare.elf, bare.size_json)
     performance, reference = (f.measure(stimuli) for f in (zephyr, bare))
     assert performance.status == "ok" and performance.exact
     assert performance.instructions == pytest.approx(reference.instructions, rel=0.03)

@@ -14,11 +14,12 @@ import standalone
 from elftools.elf.elffile import ELFFile
 from layers import Layers
 
-from mcuforge import boards, firmware
+from mcuforge import boards
 from mcuforge.boards import flashing
 from mcuforge.compiler import compile_model
 from mcuforge.errors import BoardError, ToolError
-from mcuforge.firmware import commands, workspace, zephyr
+from mcuforge.firmware import builder, commands, workspace, zephyr
+from mcuforge.firmware.project import Order, Purpose, read_samples
 from mcuforge.runner.device import Device
 from mcuforge.target import Target
 
@@ -103,7 +104,7 @@ def test_a_stack_overflow_is_reported(built, tmp_path):
 def test_the_same_inputs_give_the_same_bytes(built, archive, tmp_path):
     first = built(archive, "zephyr_mps2_an500", "gcc")
     elf, size = tmp_path / "f.elf", tmp_path / "size.json"
-    firmware.build(archive, first.board, "gcc", elf, size)
+    builder.build(Order(archive, first.board, "gcc"), elf, size)
     assert elf.read_bytes() == first.elf.read_bytes()
     assert size.read_bytes() == first.size_json.read_bytes()
 
@@ -167,7 +168,7 @@ def test_without_the_sdk_the_error_says_so(archive, tmp_path, monkeypatch):
     monkeypatch.delenv("ZEPHYR_SDK_INSTALL_DIR", raising=False)
     board = dataclasses.replace(INVENTORY.board(EMULATED[0]), zephyr_variants={"gcc": "zephyr"})
     try:
-        firmware.build(archive, board, "gcc", tmp_path / "f.elf", tmp_path / "s.json")
+        builder.build(Order(archive, board, "gcc"), tmp_path / "f.elf", tmp_path / "s.json")
     except ToolError as error:
         assert str(error).startswith("Zephyr's SDK not found (install it")
     else:
@@ -215,8 +216,9 @@ DTCM_FREE = """
 def test_a_standalone_application_builds_by_hand(archive, vectors, tmp_path, board, options):
     board, project = INVENTORY.board(board), tmp_path / "app"
     target = workspace.find().target(board)
-    samples = firmware.read_samples(vectors)
-    firmware.generate(archive, tmp_path / "made", None, kind="standalone", samples=samples)
+    samples = read_samples(vectors)
+    purpose = Purpose("standalone", samples)
+    builder.generate(archive, tmp_path / "made", None, "gcc", purpose)
     (tmp_path / "made").rename(project)
     settings = zephyr.toolchain_settings(board, "gcc")
     arguments = []

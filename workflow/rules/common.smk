@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 # The library beside these rules, also where another workflow uses them as a module.
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 
-from mcuforge import firmware, jobs, provenance
+from mcuforge import jobs, provenance, toolchains
 from mcuforge.artifacts import Artifact
 from mcuforge.errors import McuforgeError, ToolError
 from mcuforge.experiment import Experiment
@@ -25,8 +25,9 @@ def load_experiment():
 
 
 def toolchain_version(wildcards):
+    core = EXPERIMENT.inventory.board(wildcards.board).core
     try:
-        return firmware.toolchain_version(wildcards.toolchain)
+        return toolchains.version(wildcards.toolchain, core)
     except ToolError as error:
         return str(error)  # the build says so, if it comes to that
 

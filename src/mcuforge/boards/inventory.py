@@ -1,18 +1,14 @@
-"""Board types (boards.yaml) and the boards on this bench (hardware-map.yaml)."""
+"""Board types and the boards on this bench."""
 
-import itertools
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from mcuforge import schema
-from mcuforge.errors import ConfigError
+from mcuforge import toolchains
+from mcuforge.errors import ConfigError, known
+from mcuforge.target import Target
 
 # What may lie in a memory. Every board has each of them in exactly one of its memories.
 FLASH_ROLES = ("vectors", "code", "weights")
 RAM_ROLES = ("data", "workspace", "stack")
-# What each toolchain makes the firmware from: C source or TVM's object file.
-TOOLCHAIN_CODEGEN = {"gcc": "c", "clang": "c", "tvm-llvm": "llvm"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Board:
                 f"toolchain '{toolchain}' cannot build for {self.name}",
                 f"valid toolchains: {', '.join(self.toolchains)}",
             )
-        return f"{self.core}-{TOOLCHAIN_CODEGEN[toolchain]}"
+        return Target(self.core, toolchains.entry(toolchain).codegen).name
 
 
 @dataclass(frozen=True)
@@ -146,12 +142,7 @@ class Inventory:
 
     def board(self, name: str) -> Board:
         """The type called `name`; ConfigError with the valid names if there is none."""
-        try:
-            return self.types[name]
-        except KeyError:
-            raise ConfigError(
-                f"unknown board '{name}'", f"valid boards: {', '.join(self.types)}"
-            ) from None
+        return self.types[known("board", name, self.types)]
 
     def instances(self, name: str) -> tuple[Instance, ...]:
         """The connected boards of the type `name`; one implicit QEMU if it is emulated.
@@ -163,104 +154,3 @@ class Inventory:
         if not listed and self.board(name).emulated:
             return (Instance(id=f"qemu-{self.board(name).machine}", board=name),)
         return listed
-
-
-def load(boards: Path, hardware_map: Path | None = None) -> Inventory:
-    """Read the board types and, if given, the boards on this bench.
-
-    Raises ConfigError with file, place and remedy when something does not fit.
-    """
-    types = {
-        name: _board(name, entry, str(boards))
-        for name, entry in schema.read_yaml(boards, "boards").items()
-    }
-    bench: list[Instance] = []
-    for entry in schema.read_yaml(hardware_map, "hardware-map") if hardware_map else []:
-        instance = _instance(entry, types, str(hardware_map))
-        if any(other.id == instance.id for other in bench):
-            raise ConfigError(f"{hardware_map}: board id '{instance.id}' is listed twice")
-        bench.append(instance)
-    return Inventory(types, tuple(bench))
-
-
-def _board(name: str, entry: dict[str, Any], source: str) -> Board:
-    place = f"{source}: {name}"
-    memories = tuple(
-        Memory(m["name"], m["origin"], _bytes(m["size"]), tuple(m["holds"]))
-        for m in entry["memories"]
-    )
-    for role in (*FLASH_ROLES, *RAM_ROLES):
-        holders = [memory.name for memory in memories if role in memory.holds]
-        if len(holders) != 1:
-            raise ConfigError(
-                f"{place}.memories: '{role}' is held by {' and '.join(holders) or 'no memory'}",
-                "each of vectors, code, weights, data, workspace, stack belongs in one memory",
-            )
-    if len({memory.name for memory in memories}) < len(memories):
-        raise ConfigError(f"{place}.memories: two memories have the same name")
-    by_origin = sorted(memories, key=lambda memory: memory.origin)
-    for low, high in itertools.pairwise(by_origin):
-        if low.origin + low.size > high.origin:
-            raise ConfigError(f"{place}.memories: {low.name} and {high.name} overlap")
-    for memory in memories:
-        if set(memory.holds) & set(FLASH_ROLES) and set(memory.holds) & set(RAM_ROLES):
-            raise ConfigError(
-                f"{place}.memories: {memory.name} holds both flash and RAM contents",
-                "divide it into two entries",
-            )
-    flash_args = entry.get("flash_args", {})
-    return Board(
-        name=name,
-        core=entry["core"],
-        platform=entry["platform"],
-        clock_hz=entry["clock_hz"],
-        memories=memories,
-        toolchains=tuple(entry["toolchains"]),
-        stack_bytes=entry.get("stack_bytes", Board.stack_bytes),
-        baud=entry.get("baud", Board.baud),
-        vendor=entry.get("vendor", Board.vendor),
-        baremetal=entry.get("baremetal", {}),
-        machine=entry.get("emulator", {}).get("machine", ""),
-        runners=tuple(entry.get("runners", ())),
-        flash_origin=entry.get("flash_origin", 0),
-        flash_args=flash_args,
-        zephyr_board=entry.get("zephyr_board", ""),
-        zephyr_board_before=entry.get("zephyr_board_before", {}),
-        zephyr_variants=entry.get("zephyr_variants", {}),
-        zephyr_fragments=tuple(entry.get("zephyr_fragments", ())),
-        zephyr_modules=tuple(entry.get("zephyr_modules", ())),
-        usb=tuple(entry.get("usb", ())),
-    )
-
-
-def _instance(entry: dict[str, Any], types: dict[str, Board], source: str) -> Instance:
-    place = f"{source}: board '{entry['id']}'"
-    names = {b.zephyr_board: b for b in types.values() if b.zephyr_board} | types
-    if entry["platform"] not in names:
-        raise ConfigError(
-            f"{place}: unknown platform '{entry['platform']}'", f"valid: {', '.join(types)}"
-        )
-    board = names[entry["platform"]]
-    serial = entry.get("serial_pty") or entry.get("serial") or ""
-    if not serial and (entry["connected"] and not board.emulated):
-        raise ConfigError(f"{place}: connected, but without a serial port", "set the key serial")
-    runner = entry.get("runner", board.runners[0] if board.runners else "")
-    return Instance(
-        id=str(entry["id"]),
-        board=board.name,
-        serial=serial,
-        baud=entry.get("baud", board.baud),
-        runner=runner,
-        runner_params=tuple(entry.get("runner_params", ())),
-        flash_timeout_s=entry.get("flash_timeout", Instance.flash_timeout_s),
-        probe_id=str(entry.get("probe_id") or entry["id"]),
-        product=entry.get("product", ""),
-        connected=entry["connected"],
-        fixtures=tuple(entry.get("fixtures", ())),
-    )
-
-
-def _bytes(size: int | str) -> int:
-    if isinstance(size, int):
-        return size
-    return int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}[size[-1]]

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from mcuforge.boards import children
+from mcuforge.boards.inventory import Board
 from mcuforge.errors import BoardError, ToolError
+from mcuforge.target import Target
 
-PROGRAM = "qemu-system-arm"
 # Virtual time: one instruction is one nanosecond, whatever the host does.
 ICOUNT = "shift={shift},align=off,sleep=off"
 INSTRUCTIONS_PER_SECOND = 1_000_000_000
@@ -26,21 +27,24 @@ _START_TIMEOUT_S = 30.0
 _MAX_MESSAGE = 1 << 16
 
 
-def version() -> str:
-    """QEMU's version, as in ``7.2.22``; ToolError if it is missing."""
+def version(core: str) -> str:
+    """Version of the QEMU that runs a core, as in ``7.2.22``; ToolError if it is missing."""
+    program = _program(core)
     done = subprocess.run(
-        [_program(), "--version"], capture_output=True, text=True, timeout=60, check=False
+        [program, "--version"], capture_output=True, text=True, timeout=60, check=False
     )
     match = re.search(r"version (\d+\.\d+\.\d+)", done.stdout)
     if not match:
-        raise ToolError(f"{PROGRAM} --version says nothing useful: {done.stderr.strip()[:200]}")
+        raise ToolError(f"{program} --version says nothing useful: {done.stderr.strip()[:200]}")
     return match[1]
 
 
-def _program() -> str:
-    path = shutil.which(PROGRAM)
+def _program(core: str) -> str:
+    """The program that runs a core; Debian's package has the same name."""
+    name = Target(core).family.emulator
+    path = shutil.which(name)
     if path is None:
-        raise ToolError(f"{PROGRAM} not found", "install the Debian package qemu-system-arm")
+        raise ToolError(f"{name} not found", f"install the Debian package {name}")
     return path
 
 
@@ -52,7 +56,7 @@ class Qemu:
     that created it, whose end is QEMU's end.
 
     Args:
-        machine: QEMU's name of it.
+        board: the type of board the machine stands for.
         elf: the firmware in its memory; None for a board that is still to be flashed.
         gdb: path of a socket where QEMU serves gdb, through which it can be flashed. The machine
             then stands still until gdb lets it go.
@@ -63,9 +67,9 @@ class Qemu:
     """
 
     def __init__(
-        self, machine: str, elf: Path | None, gdb: Path | None = None, shift: int = 0
+        self, board: Board, elf: Path | None, gdb: Path | None = None, shift: int = 0
     ) -> None:
-        command = [_program(), "-M", machine, "-nodefaults", "-display", "none"]
+        command = [_program(board.core), "-M", board.machine, "-nodefaults", "-display", "none"]
         command += ["-icount", ICOUNT.format(shift=shift), "-preconfig"]
         if elf:
             command += ["-kernel", os.fspath(elf)]

@@ -15,8 +15,6 @@ from mcuforge.errors import ConfigError, ModelError
 from mcuforge.isa import C_PREFIX, INSTRUCTIONS
 from mcuforge.target import Target
 
-# LLVM's names of what GCC's -mcpu extensions take away; each also drops what builds on it.
-_ATTRIBUTES = {"nodsp": "-dsp", "nomve": "-mve", "nomve.fp": "-mve.fp", "nofp": "-fpregs"}
 _OPTIMIZATION = 3
 # What TVM adds to every module beside the functions it is given: conversions of float16, and
 # debug information without a source to point at.
@@ -82,13 +80,12 @@ def target_options(target: Target) -> dict[str, object]:
     }
     if target.core == "host":
         return options
-    attributes = [_ATTRIBUTES[extension] for extension in target.extensions]
     return {
         **options,
         "mtriple": target.triple,
         "mcpu": target.core,
-        "mattr": attributes,
-        "mfloat-abi": "hard" if "fp" in target.features else "soft",
+        "mattr": list(target.attributes),
+        "mfloat-abi": target.float_abi,
     }
 
 

@@ -3,35 +3,18 @@
 import os
 from pathlib import Path
 
-from mcuforge.boards import Board
-from mcuforge.firmware import commands, size, toolchains
+from mcuforge import toolchains
+from mcuforge.firmware import commands, size
 from mcuforge.firmware import project as projects
-from mcuforge.firmware.project import Built
+from mcuforge.firmware.project import Built, Order
 
 
-def build(
-    mlf: Path,
-    board: Board,
-    toolchain: str,
-    root: Path,
-    benchmark: str,
-    vendor: str,
-    profile: bool,
-    log: Path | None,
-) -> Built:
+def build(order: Order, root: Path) -> Built:
     """Generate the project in the empty directory `root` and build it there."""
     cmake, ninja = toolchains.find("cmake"), toolchains.find("ninja")
-    tools = toolchains.toolchain(toolchain, board.core)
-    generated = projects.generate(
-        mlf,
-        board,
-        tools,
-        root,
-        benchmark=benchmark,
-        vendor=vendor,
-        baud=board.baud,
-        profile=profile,
-    )
+    board, log = order.board, order.log
+    tools = toolchains.toolchain(order.toolchain, board.core)
+    generated = projects.generate(order.archive, board, tools, root, order.purpose)
     build_root = root / "build"
     configure = [cmake, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-S", str(root)]
     configure += ["-B", str(build_root), f"-DCMAKE_TOOLCHAIN_FILE={root / 'toolchain.cmake'}"]

@@ -15,10 +15,10 @@ import numpy as np
 
 from mcuforge import formats, mlf
 from mcuforge.boards import Board
-from mcuforge.errors import ConfigError, ModelError
+from mcuforge.errors import ConfigError, ModelError, known
 from mcuforge.firmware.size import Usage
-from mcuforge.firmware.toolchains import Toolchain
 from mcuforge.models import vectors
+from mcuforge.toolchains import Tools
 
 DEVICE = Path(__file__).parents[1] / "device"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,9 +39,52 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9 ._+-]{1,40}")
 # What lengths become for a firmware that does not fit its board: it is linked to know by how much.
 _ENLARGED = 0x10000000
-
-
 _SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs a standalone firmware carries: raw bytes of all input tensors, one after another.
+
+    Attributes:
+        outputs: the bytes the outputs must have, in the same order; empty if they are not known.
+    """
+
+    inputs: tuple[bytes, ...]
+    outputs: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a firmware is for.
+
+    Attributes:
+        kind: one of `KINDS`: the benchmark's firmware, or one that runs samples by itself.
+        samples: for the latter; by default a few of seeded random numbers.
+        benchmark: the MLPerf Tiny model the firmware says it runs, as ``kws01``, which also says
+            how a data set's bytes become inputs; empty for none.
+        profile: it times each operator of the model; for the kind ``mlperftiny``.
+    """
+
+    kind: str = "mlperftiny"
+    samples: Samples | None = None
+    benchmark: str = ""
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """A firmware to be built: of an MLF archive, for a board, with a toolchain.
+
+    Attributes:
+        log: what the tools print is appended to it.
+    """
+
+    archive: Path
+    board: Board
+    toolchain: str
+    purpose: Purpose = Purpose()
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,72 +107,40 @@ class Built:
     toolchain_version: str
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Inputs a standalone firmware carries: raw bytes of all input tensors, one after another.
-
-    Attributes:
-        outputs: the bytes the outputs must have, in the same order; empty if they are not known.
-    """
-
-    inputs: tuple[bytes, ...]
-    outputs: tuple[bytes, ...] = ()
-
-
 def sources() -> list[Path]:
     """Every file besides the MLF that firmware is made from."""
     return sorted(p for root in (DEVICE, TEMPLATES) for p in root.rglob("*") if p.is_file())
 
 
 def generate(
-    archive_path: Path,
-    board: Board,
-    toolchain: Toolchain,
-    directory: Path,
-    *,
-    kind: str = "mlperftiny",
-    samples: Samples | None = None,
-    benchmark: str = "",
-    vendor: str = "mcuforge",
-    profile: bool = False,
-    baud: int = 115200,
+    archive_path: Path, board: Board, tools: Tools, directory: Path, purpose: Purpose
 ) -> Project:
-    """Write the bare-metal project into the empty `directory`.
-
-    Args:
-        archive_path: the MLF tar.
-        kind: one of `KINDS`.
-        samples: what a standalone firmware runs; by default a few of seeded random numbers.
-        benchmark: the MLPerf Tiny model the firmware reports, which also says how data set bytes
-            become inputs; empty for none.
-        vendor: reported by the command `name`.
-        profile: time each operator of the model; for the kind ``mlperftiny``.
+    """Write the bare-metal project of an MLF archive into the empty `directory`.
 
     Raises ConfigError for a name that cannot stand in C source, ModelError for a bad archive.
     """
-    archive, values = model_values(archive_path, kind, samples, benchmark, vendor)
+    archive, values = model_values(archive_path, purpose, board.vendor)
     archive.extract(directory / "model")
-    for part in ("runtime", kind, "baremetal"):
+    for part in ("runtime", purpose.kind, "baremetal"):
         shutil.copytree(DEVICE / part, directory / "device" / part)
     values |= {
         "board": board,
-        "toolchain": toolchain.version,
-        "baud": baud,
-        "profile": profile,
+        "toolchain": tools.version,
+        "baud": board.baud,
         "lengths": {memory.name: memory.size for memory in board.memories},
         # By name: the project builds wherever these are on PATH.
-        "compiler": Path(toolchain.compiler).name,
-        "archiver": Path(toolchain.archiver).name,
-        "ranlib": Path(toolchain.ranlib).name,
-        "flags": toolchain.flags,
-        "link_flags": toolchain.link_flags,
-        "libraries": toolchain.libraries,
+        "compiler": Path(tools.compiler).name,
+        "archiver": Path(tools.archiver).name,
+        "ranlib": Path(tools.ranlib).name,
+        "flags": tools.flags,
+        "link_flags": tools.link_flags,
+        "libraries": tools.libraries,
         "model_sources": model_sources(directory),
         "harness_sources": [
             *_relative(directory, "device/runtime", "*.c"),
-            *_relative(directory, f"device/{kind}", "*.c"),
+            *_relative(directory, f"device/{purpose.kind}", "*.c"),
             *_relative(directory, "device/baremetal", "*.c"),
-            *(f"generated/{name}" for name in glue(kind) if name.endswith(".c")),
+            *(f"generated/{name}" for name in glue(purpose.kind) if name.endswith(".c")),
         ],
     }
     rendered = {
@@ -139,22 +150,22 @@ def generate(
         "toolchain.cmake": "toolchain.cmake.j2",
         "generated/memory.ld": "memory.ld.j2",
         "generated/board.h": "board.h.j2",
-        **{f"generated/{name}": template for name, template in glue(kind).items()},
+        **{f"generated/{name}": template for name, template in glue(purpose.kind).items()},
     }
     copied = [p for p in (directory / "device").rglob("*") if p.is_file()]
-    build_id = write(directory, rendered, values, archive_path, copied, toolchain.version)
+    build_id = write(directory, rendered, values, archive_path, copied, tools.version)
     return Project(directory, build_id, values["info"], archive.name)
 
 
 def model_values(
-    archive_path: Path, kind: str, samples: Samples | None, benchmark: str, vendor: str
+    archive_path: Path, purpose: Purpose, vendor: str
 ) -> tuple[mlf.Archive, dict[str, Any]]:
     """Read and check what projects of every platform are made from.
 
     Returns the archive and the values its templates need.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"unknown type of project '{kind}'", f"valid types: {', '.join(KINDS)}")
+    known("kind of project", purpose.kind, KINDS)
+    benchmark = purpose.benchmark
     archive = mlf.read(archive_path)
     info, model = archive.info, archive.name
     for text in (info.entry, model, *(t.c_name for t in info.inputs + info.outputs)):
@@ -170,15 +181,16 @@ def model_values(
     values = {
         "model": model,
         "info": info,
-        "kind": kind,
+        "kind": purpose.kind,
+        "profile": purpose.profile,
         "inputs": inputs,
         "outputs": outputs,
         "benchmark": benchmark or model,
         "vendor": vendor,
         "dataset": _dataset(benchmark, info.inputs),
     }
-    if kind == "standalone":
-        values["samples"] = _checked(samples or random_samples(info), info)
+    if purpose.kind == "standalone":
+        values["samples"] = _checked(purpose.samples or random_samples(info), info)
     return archive, values
 
 

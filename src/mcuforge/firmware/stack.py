@@ -6,8 +6,9 @@ import re
 import subprocess
 from pathlib import Path
 
+from mcuforge import toolchains
 from mcuforge.errors import ToolError
-from mcuforge.firmware import toolchains
+from mcuforge.target import Target
 
 _HEADER = re.compile(r"([0-9a-f]+) <(.+)>:")
 _LINE = re.compile(r"\s*([0-9a-f]+):\t(\S+)(?:\t(.*))?")
@@ -20,14 +21,14 @@ class _Unknown(Exception):
     """The stack pointer moves by an amount, or to a place, that the code does not say."""
 
 
-def bound(elf: Path, entry: str) -> int | None:
+def bound(elf: Path, entry: str, core: str) -> int | None:
     """Bytes of stack that `entry` and everything it calls can use at most.
 
     Each function counts with all instructions that lower the stack pointer; what saves registers in
     two alternative branches counts twice. None if it cannot be known: a call through a pointer,
     recursion, or a frame of variable size.
     """
-    program = toolchains.find("arm-none-eabi-objdump")
+    program = toolchains.find(f"{Target(core).family.prefix}-objdump")
     command = [program, "--disassemble", "--no-show-raw-insn", str(elf)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:

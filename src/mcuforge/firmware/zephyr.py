@@ -8,15 +8,14 @@ from pathlib import Path
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
+from mcuforge import toolchains
 from mcuforge.boards import Board, Memory
 from mcuforge.errors import ConfigError, ToolError
-from mcuforge.firmware import commands, toolchains, workspace
+from mcuforge.firmware import commands, workspace
 from mcuforge.firmware import project as projects
-from mcuforge.firmware.project import DEVICE, Built, Project, Samples
+from mcuforge.firmware.project import DEVICE, Built, Order, Project, Purpose
 from mcuforge.firmware.size import Usage
 
-# Zephyr's name of each toolchain, where a board does not say otherwise.
-VARIANTS = {"gcc": "gnuarmemb", "clang": "llvm", "tvm-llvm": "llvm"}
 _SDK_HINT = (
     "install it as Zephyr's documentation says, set ZEPHYR_SDK_INSTALL_DIR if it is in none of the "
     "usual places; without zephyr_variants in boards.yaml gcc-arm-none-eabi does as well"
@@ -30,12 +29,9 @@ _RAM = 0x20000000
 def generate(
     archive_path: Path,
     directory: Path,
+    purpose: Purpose,
     *,
-    kind: str = "mlperftiny",
-    samples: Samples | None = None,
-    benchmark: str = "",
-    vendor: str = "mcuforge",
-    profile: bool = False,
+    vendor: str = Board.vendor,
     stack_bytes: int = Board.stack_bytes,
     tools: tuple[str, ...] = (),
 ) -> Project:
@@ -43,16 +39,16 @@ def generate(
 
     Args:
         archive_path: the MLF tar.
-        kind, samples, benchmark, vendor, profile: as for bare metal.
+        vendor: what it answers to the command ``name``.
         stack_bytes: of the thread that runs the model.
         tools: versions of what will build it, part of the build id.
 
     Raises ConfigError for a name that cannot stand in C source, ModelError for a bad archive.
     """
-    archive, values = projects.model_values(archive_path, kind, samples, benchmark, vendor)
+    archive, values = projects.model_values(archive_path, purpose, vendor)
     source = directory / "src"
     source.mkdir()
-    for part in ("runtime", kind, "zephyr"):
+    for part in ("runtime", purpose.kind, "zephyr"):
         for file in sorted((DEVICE / part).glob("*.[ch]")):
             shutil.copyfile(file, source / file.name)
     mathematics = any(b"#include <math.h>" in archive.members[name] for name in archive.members)
@@ -64,11 +60,10 @@ def generate(
         shutil.copytree(DEVICE / "zephyr" / part, directory / part)
     copied = [p for p in directory.rglob("*") if p.is_file()]
     archive.extract(directory / "model")
-    glue = projects.glue(kind)
+    glue = projects.glue(purpose.kind)
     names = {path.name for path in source.glob("*.c")} - {"libc.c"}
     names |= {name for name in glue if name.endswith(".c")}
     values |= {
-        "profile": profile,
         "stack_bytes": stack_bytes,
         "mathematics": mathematics,
         "model_sources": projects.model_sources(directory),
@@ -87,7 +82,7 @@ def generate(
 
 def variant(board: Board, toolchain: str) -> str:
     """Zephyr's name of the toolchain that builds for a board: gnuarmemb, zephyr or llvm."""
-    return board.zephyr_variants.get(toolchain, VARIANTS[toolchain])
+    return board.zephyr_variants.get(toolchain, toolchains.entry(toolchain).zephyr)
 
 
 def version(board: Board, toolchain: str, base: str | os.PathLike[str] | None = None) -> str:
@@ -141,26 +136,16 @@ def build_command(
     return command + [f"-D{name}={value}" for name, value in settings.items()]
 
 
-def build(
-    mlf: Path,
-    board: Board,
-    toolchain: str,
-    root: Path,
-    benchmark: str,
-    vendor: str,
-    profile: bool,
-    log: Path | None,
-) -> Built:
+def build(order: Order, root: Path) -> Built:
     """Generate the application in the empty directory `root` and build it there."""
-    found = workspace.find()
+    board, log, found = order.board, order.log, workspace.find()
     target = found.target(board)
-    tools = toolchain_version(board, toolchain)
+    tools = toolchain_version(board, order.toolchain)
     generated = generate(
-        mlf,
+        order.archive,
         root,
-        benchmark=benchmark,
-        vendor=vendor,
-        profile=profile,
+        order.purpose,
+        vendor=board.vendor,
         stack_bytes=board.stack_bytes,
         tools=(tools, str(found), target, *board.zephyr_fragments),
     )
@@ -170,7 +155,7 @@ def build(
         path.rename(path.with_name(_file_name(target) + path.suffix))
 
     def west_build(*, enlarged: bool) -> None:
-        command = build_command(root, board, target, toolchain, enlarged=enlarged)
+        command = build_command(root, board, target, order.toolchain, enlarged=enlarged)
         environment = {**os.environ, "ZEPHYR_BASE": os.fspath(found.base)}
         commands.run(command, log, environment=environment, directory=root)
 
@@ -199,7 +184,7 @@ def toolchain_version(board: Board, toolchain: str) -> str:
     """As in ``gcc 12.2.1`` or ``gcc of Zephyr SDK 0.17.4``."""
     if variant(board, toolchain) == "zephyr":
         return f"{toolchain} of {_sdk()}"
-    return toolchains.version(toolchain)
+    return toolchains.version(toolchain, board.core)
 
 
 def _sdk() -> str:

@@ -81,7 +81,7 @@ class Device:
     def _start(self) -> None:
         machine = None
         if self._instance.started_by_us:
-            emulator = qemu.Qemu(self._board.machine, self._elf, shift=self.shift)
+            emulator = qemu.Qemu(self._board, self._elf, shift=self.shift)
             machine = self._resources.enter_context(emulator)
             port_name = machine.port
         else:

@@ -119,7 +119,7 @@ def measure(
             f"no {board.name} is connected", "list it in the hardware map, with connected: true"
         )
     if board.emulated:
-        facts["emulator_version"] = f"qemu {qemu.version()}"
+        facts["emulator_version"] = f"qemu {qemu.version(board.core)}"
     shift = qemu.FINE_SHIFT if plan.mode == "profile" else 0
     with (
         locks.acquire(instances, lock_timeout_s, on_wait) as instance,
