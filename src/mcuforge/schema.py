@@ -1,6 +1,8 @@
 """Checks configuration, registries and records against the workflow's JSON schemas."""
 
 import functools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,24 @@ from mcuforge.errors import ConfigError
 SCHEMAS = Path(__file__).parent / "schemas"
 
 
+def _pattern(
+    validator: jsonschema.Draft202012Validator, pattern: str, instance: Any, schema: Any
+) -> Iterator[jsonschema.ValidationError]:
+    """JSON schema's ``pattern``: Python's $ would also match before a newline at the end."""
+    if isinstance(instance, str) and instance.endswith("\n"):
+        pattern = re.sub(r"\$$", r"\\Z", pattern)
+    yield from jsonschema.Draft202012Validator.VALIDATORS["pattern"](
+        validator, pattern, instance, schema
+    )
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
+
+
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
     schema = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
-    return jsonschema.Draft202012Validator(schema)
+    return _Validator(schema)
 
 
 def check(document: Any, name: str, source: str) -> None:

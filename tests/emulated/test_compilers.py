@@ -27,6 +27,7 @@ RUNS = 3
 CORES = [("host", "cortex-m4"), ("cortex-m7", "cortex-m7"), ("cortex-m55", "cortex-m55")]
 
 Chained = Callable[[str], list[Path]]
+Stimulus = tuple[np.ndarray, list[bytes]]
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +50,7 @@ def chained(tmp_path_factory: pytest.TempPathFactory) -> Chained:
 
 
 @pytest.fixture(scope="session")
-def stimulus() -> tuple[np.ndarray, list[bytes]]:
+def stimulus() -> Stimulus:
     """Inputs of all chains in a row of bytes for each run, and by chain LiteRT's answers."""
     given = [chains.inputs(kind, RUNS) for kind in chains.KINDS]
     rows = [np.concatenate([_row(runs[i]) for runs in given]) for i in range(RUNS)]
@@ -61,17 +62,26 @@ def stimulus() -> tuple[np.ndarray, list[bytes]]:
 
 
 @pytest.mark.parametrize(
-    ("target", "core", "flags"),
+    ("target", "core", "toolchain", "flags"),
     [
-        *((*cores, flags) for cores in CORES for flags in ("-O1", "-O2", "-O3", "-Os")),
-        ("cortex-m7", "cortex-m7", "-O2 -flto"),
+        *((*cores, "gcc", flags) for cores in CORES for flags in ("-O1", "-O2", "-O3", "-Os")),
+        ("cortex-m7", "cortex-m7", "gcc", "-O0"),
+        ("cortex-m7", "cortex-m7", "gcc", "-O2 -flto"),
+        ("cortex-m7", "cortex-m7", "clang", "-O3"),
+        ("cortex-m55", "cortex-m55", "clang", "-Os"),
     ],
 )
-def test_gcc_for_arm(
-    target: str, core: str, flags: str, chained: Chained, stimulus, tmp_path: Path
+def test_compilers_for_arm(
+    target: str,
+    core: str,
+    toolchain: str,
+    flags: str,
+    chained: Chained,
+    stimulus: Stimulus,
+    tmp_path: Path,
 ) -> None:
     first, *further = chained(target)
-    built = EmulatedModel(first, tmp_path, "gcc", tuple(flags.split()), core, further)
+    built = EmulatedModel(first, tmp_path, toolchain, tuple(flags.split()), core, further)
     assert_answers(built, stimulus)
     assert_kernels_are_called([first, *further], built.program, "arm-none-eabi-objdump")
 
@@ -84,8 +94,8 @@ def test_gcc_for_arm(
     ],
 )
 @pytest.mark.parametrize("target", ["host", "cortex-m55"])
-def test_the_host(
-    target: str, compiler: str, flags: str, chained: Chained, stimulus, tmp_path: Path
+def test_compilers_for_the_host(
+    target: str, compiler: str, flags: str, chained: Chained, stimulus: Stimulus, tmp_path: Path
 ) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
@@ -141,7 +151,7 @@ def assert_kernels_are_called(archives: Sequence[Path], program: Path, objdump: 
         assert [name for name in found if name in planned] == planned, archive.name
 
 
-def assert_answers(built: EmulatedModel | HostModel, stimulus) -> None:
+def assert_answers(built: EmulatedModel | HostModel, stimulus: Stimulus) -> None:
     rows, answers = stimulus
     results = built.run(rows)
     ends = np.cumsum([info.output_bytes for info in built.infos])[:-1]

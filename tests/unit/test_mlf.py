@@ -258,7 +258,9 @@ def test_another_version_is_refused_and_named(archive: Path, tmp_path: Path) -> 
     ("key", "value"),
     [
         ("entry", "system(); int x"),
+        ("entry", "tvmgen_tiny_run\n"),
         ("header", "../../etc/passwd.h"),
+        ("header", "tvmgen_tiny.h\n"),
         ("core", "cortex-m7 -fplugin=x.so"),
         ("codegen", "ptx"),
         ("inputs", []),
@@ -275,6 +277,19 @@ def test_values_that_would_end_up_in_a_build_are_checked(
         mlf.read(_with_document(tmp_path / "x.tar", json.dumps(metadata).encode()))
     with pytest.raises(ConfigError, match=key):
         mlf.write(tmp_path / "y.tar", metadata, {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "..", "../tiny", "/etc/tiny", "a/b", "tiny\n", "a-b", "7up", "größe", 'a"', "a" * 41],
+)
+def test_names_that_would_end_up_in_paths_are_checked(
+    archive: Path, tmp_path: Path, name: str
+) -> None:
+    metadata = _metadata(archive)
+    metadata["modules"] = {name: metadata["modules"]["tiny"]}
+    with pytest.raises(ModelError, match="does not match"):
+        mlf.read(_with_document(tmp_path / "x.tar", json.dumps(metadata).encode()))
 
 
 _COMPILE = """
