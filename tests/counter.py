@@ -93,8 +93,8 @@ def instructions(
         _PROGRAM.format(
             header=info.header,
             symbol=info.entry.removesuffix("_run"),
-            input_bytes=info.inputs[0]["bytes"],
-            output_bytes=info.outputs[0]["bytes"],
+            input_bytes=info.inputs[0].bytes,
+            output_bytes=info.outputs[0].bytes,
             values=", ".join(map(str, stimulus.view(np.int8).reshape(-1))),
             runs=_RUNS,
         )

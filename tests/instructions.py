@@ -1,7 +1,7 @@
 """Runs instructions of ``isa`` in each of their forms, on the same operands.
 
 A form is the definition, compiled by TVM for this machine; the portable C here; the C of gcc and of
-clang and TVM's LLVM on an emulated core. Instructions are called as their TensorIntrins call them.
+clang and TVM's LLVM on an emulated core. Instructions are called on the memory of their operands.
 """
 
 import ctypes
@@ -12,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import tvm
+from tvm import s_tir, tirx
+from tvm.tirx.script import builder as T
 
 from mcuforge import toolchains
 from mcuforge.codegen import c, llvm
 from mcuforge.codegen.lower import LoweredKernel, lower_definition
-from mcuforge.isa import INSTRUCTIONS, Instruction, implementation
+from mcuforge.isa import helium
+from mcuforge.isa.feature import FEATURES
+from mcuforge.isa.instruction import INSTRUCTIONS, Instruction
 from mcuforge.target import Target
 
 ROUNDS = 32
@@ -65,6 +69,57 @@ _CALL = """\
 """
 
 
+# What moves whole vectors; kernels need only some of these.
+_MOVES = {
+    "int8x16": (helium.vldrb_s8, helium.vstrb_s8),
+    "int16x8": (
+        helium.load("vldrh_s16", "int16x8", "int16", "vldrhq_s16"),
+        helium.store("vstrh_s16", "int16x8", "vstrhq_s16", "int16"),
+    ),
+    "int32x4": (
+        helium.vldrw_s32,
+        helium.store("vstrw_s32", "int32x4", "vstrwq_s32", "int32"),
+    ),
+    "uint8x16": (
+        helium.vldrb_u8,
+        helium.store("vstrb_u8", "uint8x16", "vstrbq_u8", "uint8"),
+    ),
+    "uint16x8": (
+        helium.load("vldrh_u16", "uint16x8", "uint16", "vldrhq_u16"),
+        helium.store("vstrh_u16", "uint16x8", "vstrhq_u16", "uint16"),
+    ),
+    "uint32x4": (
+        helium.load("vldrw_u32", "uint32x4", "uint32", "vldrwq_u32"),
+        helium.store("vstrw_u32", "uint32x4", "vstrwq_u32", "uint32"),
+    ),
+}
+
+
+def _call(entry: Instruction) -> tirx.PrimFunc:
+    """A function that calls an instruction on the buffers of its definition."""
+    root = entry.definition.body.block
+    buffers = entry.definition.params
+    arguments = []
+    for (_, kind), buffer in zip(entry.params, buffers, strict=False):
+        pointer = T.address_of(buffer[0])
+        if kind == "handle":
+            arguments.append(pointer)
+        else:
+            arguments.append(_MOVES[kind][0](pointer) if kind in _MOVES else buffer[0])
+    value = entry(*arguments)
+    target = buffers[-1] if len(buffers) > len(entry.params) else buffers[0]
+    if entry.result in _MOVES:
+        call = tirx.Evaluate(_MOVES[entry.result][1](T.address_of(target[0]), value))
+    elif entry.result == "void":
+        call = tirx.Evaluate(value)
+    else:
+        call = tirx.BufferStore(target, value, [0])
+    block = s_tir.SBlock([], root.reads, root.writes, "root", call)
+    return tirx.PrimFunc(
+        buffers, s_tir.SBlockRealize([], True, block), attrs=entry.definition.attrs
+    )
+
+
 @dataclass(frozen=True)
 class Trial:
     """An instruction with its operands, (ROUNDS, n) for each buffer of its definition.
@@ -86,8 +141,8 @@ class Trial:
 
     @property
     def kernel(self) -> LoweredKernel:
-        """The call of the instruction, as its TensorIntrin makes it."""
-        return lower_definition(implementation(self.entry))
+        """The call of the instruction."""
+        return lower_definition(_call(self.entry))
 
 
 def trial(
@@ -211,9 +266,9 @@ def differing_on_core(
             written=given.written, mask=given.mask,
         )  # fmt: skip
         calls.append(call)
-    headers = sorted({INSTRUCTIONS[name].header for name in names} - {""})
+    headers = {FEATURES[INSTRUCTIONS[name].feature].header for name in names} - {""}
     text = _PROGRAM.format(
-        headers="\n".join(f"#include <{header}>" for header in headers), min_max=c.MIN_MAX,
+        headers="\n".join(f"#include <{header}>" for header in sorted(headers)), min_max=c.MIN_MAX,
         functions="\n".join(functions), data="\n".join(data), calls="".join(calls),
     )  # fmt: skip
     (directory / "main.c").write_text(text)

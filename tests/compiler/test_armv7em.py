@@ -20,7 +20,7 @@ from mcuforge import mlf
 from mcuforge.compiler import compile_model
 from mcuforge.exact import arithmetic
 from mcuforge.formats.tflite.oracle import evaluate
-from mcuforge.isa import armv7em as isa
+from mcuforge.isa.dsp import dot
 from mcuforge.kernels.dsp import requantize as armv7em_requantize
 from mcuforge.kernels.dsp.requantize import HighWord, high_word
 from mcuforge.target import Target
@@ -105,7 +105,7 @@ def test_a_requantization_is_found_for_ordinary_layers() -> None:
 
 def test_packed_weights_hold_what_the_blocks_take_out() -> None:
     weights = np.random.default_rng(0).integers(-127, 128, (5, 16))
-    words = isa.pack_weights(weights).view(np.uint32)
+    words = dot.pack_weights(weights).view(np.uint32)
     halves = np.stack([words & 0xFFFF, words >> 16], axis=-1).astype(np.uint16).view(np.int16)
     first = (halves & 0xFF).astype(np.uint8).view(np.int8).astype(int)
     second = (halves - first) >> 8
@@ -113,7 +113,7 @@ def test_packed_weights_hold_what_the_blocks_take_out() -> None:
     np.testing.assert_array_equal(first, quads[..., 0::2])
     np.testing.assert_array_equal(second, quads[..., 1::2])
     with pytest.raises(ValueError, match="halfwords"):
-        isa.pack_weights(np.array([[-1, -128, 0, 0]]))
+        dot.pack_weights(np.array([[-1, -128, 0, 0]]))
 
 
 SHAPES = {

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from instructions import ROUNDS, Trial, by_definition, by_portable_c, differing_on_core
 
-from mcuforge.isa import Instruction
-from mcuforge.isa import armv7em as isa
-from mcuforge.isa import armv7em_winograd as winograd
+from mcuforge.isa.dsp import depthwise, dot, widen, winograd, words
+from mcuforge.isa.instruction import Instruction
 
 RANDOM = np.random.default_rng(11)
 
@@ -39,9 +38,9 @@ def widened(inputs: np.ndarray) -> np.ndarray:
     return halves.transpose(0, 2, 3, 1, 4).reshape(ROUNDS, -1)
 
 
-def dot(channels: int, pixels: int, unroll: int, signed: bool, form: str = "") -> Trial:
+def dot_trial(channels: int, pixels: int, unroll: int, signed: bool, form: str = "") -> Trial:
     expanded, long = form == "expanded", form == "long"
-    entry = isa.dot(channels, pixels, unroll, 12, signed, expanded, long)
+    entry = dot.dot(channels, pixels, unroll, 12, signed, expanded, long)
     per_step = 4 if pixels == 3 else 8
     steps = unroll * (-(-300 // per_step // unroll) if long else 3)
     groups, inputs = 1 if long else 2, steps * per_step
@@ -49,10 +48,10 @@ def dot(channels: int, pixels: int, unroll: int, signed: bool, form: str = "") -
     weights = draw(-127, 127, outputs, inputs)
     x = draw(-128, 127, pixels, inputs)
     if expanded:
-        words = isa.expand_weights(weights.reshape(-1, inputs), 256)
+        words = dot.expand_weights(weights.reshape(-1, inputs), 256)
         wide = x.reshape(ROUNDS, -1, 2, 2).transpose(0, 1, 3, 2).reshape(ROUNDS, -1)
     else:
-        words = isa.pack_weights(weights.reshape(-1, inputs))[..., np.newaxis]
+        words = dot.pack_weights(weights.reshape(-1, inputs))[..., np.newaxis]
         wide = widened(x)
     words = words.reshape(ROUNDS, groups, channels, -1).transpose(0, 1, 3, 2)
     if not expanded:
@@ -74,23 +73,23 @@ def dot(channels: int, pixels: int, unroll: int, signed: bool, form: str = "") -
     return trial(entry, wide, stream, memory(outputs * pixels))
 
 
-def depthwise(
+def depthwise_trial(
     kernel: tuple[int, int], strides: tuple[int, int], signed: bool, compact: bool
 ) -> Trial:
     (height, width), pitch, step = (3, 5), 16, 3
     arguments = (12, signed, compact)
     if kernel == (3, 3) and strides[0] == strides[1]:
         constant = not signed and not compact
-        entry = isa.depthwise_3x3(
+        entry = depthwise.depthwise_3x3(
             height, width, strides[0], pitch, step, 12, signed, constant, 2, compact
         )
     else:
         constant = True
-        entry = isa.depthwise((height, width), kernel, strides, pitch, step, *arguments)
+        entry = depthwise.depthwise((height, width), kernel, strides, pitch, step, *arguments)
     taps = draw(-127, 127, *kernel)
     constants = [draw(-(1 << 25), 1 << 25, 1), draw(1 << 18, (1 << 29) - 1, 1) * 4]
     constants += [draw(256, 511, 1)] if signed else []
-    stream = isa.pack_plane(np.concatenate(constants, axis=1), taps, compact)
+    stream = depthwise.pack_plane(np.concatenate(constants, axis=1), taps, compact)
     plane = draw(-128, 127, ((height - 1) * strides[0] + kernel[0]) * pitch + 2)
     c = memory(1) + ((5 << 12) if signed or constant else 0)
     return trial(entry, plane, stream, memory(height * width * step), c)
@@ -119,7 +118,7 @@ def tiles() -> list[Trial]:
     return given
 
 
-def words() -> list[Trial]:
+def word_trials() -> list[Trial]:
     """Instructions on registers."""
 
     def any_word() -> np.ndarray:
@@ -129,12 +128,12 @@ def words() -> list[Trial]:
         return draw(-128, 127, 4)
 
     return [
-        trial(isa.ssat8(7), any_word(), memory(1)),
-        trial(isa.sxtab16(0), any_word(), any_word(), memory(1)),
-        trial(isa.sxtab16(8), any_word(), any_word(), memory(1)),
-        trial(isa.smax8, any_word(), any_word(), memory(1)),
-        trial(isa.ldr, any_bytes(), memory(1)),
-        trial(isa.str_, memory(4), any_word()),
+        trial(words.ssat8(7), any_word(), memory(1)),
+        trial(words.sxtab16(0), any_word(), any_word(), memory(1)),
+        trial(words.sxtab16(8), any_word(), any_word(), memory(1)),
+        trial(words.smax8, any_word(), any_word(), memory(1)),
+        trial(words.ldr, any_bytes(), memory(1)),
+        trial(words.str_, memory(4), any_word()),
     ]
 
 
@@ -142,28 +141,30 @@ def trials() -> list[Trial]:
     given = tiles()
     for pixels in (1, 3):
         count = draw(1, 40, 1)
-        given.append(trial(isa.widen(pixels), draw(-128, 127, 48), memory(40 * pixels), count))
+        given.append(trial(widen.widen(pixels), draw(-128, 127, 48), memory(40 * pixels), count))
         value, quads = draw(-128, 127, 1), draw(1, 9, 1)
-        given.append(trial(isa.widen_value(pixels), memory(40 * pixels), quads, value))
+        given.append(trial(widen.widen_value(pixels), memory(40 * pixels), quads, value))
     for count in (4, 7, 13):
-        given.append(trial(isa.widen_pixels(count), draw(-128, 127, 3 * count), memory(60)))
-    given.append(trial(isa.widen_pairs, draw(-128, 127, 48), memory(48), draw(1, 40, 1)))
-    given.append(trial(isa.fill_halfwords, memory(64), draw(0, 31, 1), draw(-128, 127, 1)))
-    given.append(trial(isa.copy_bytes, draw(-128, 127, 48), memory(48), draw(0, 47, 1)))
-    given.append(trial(isa.plane(3, 5, 2, 8), draw(-128, 127, 30), memory(24)))
-    given += words()
+        given.append(trial(widen.widen_pixels(count), draw(-128, 127, 3 * count), memory(60)))
+    given.append(trial(widen.widen_pairs, draw(-128, 127, 48), memory(48), draw(1, 40, 1)))
+    given.append(trial(widen.fill_halfwords, memory(64), draw(0, 31, 1), draw(-128, 127, 1)))
+    given.append(trial(widen.copy_bytes, draw(-128, 127, 48), memory(48), draw(0, 47, 1)))
+    given.append(trial(depthwise.plane(3, 5, 2, 8), draw(-128, 127, 30), memory(24)))
+    given += word_trials()
     for signed in (False, True):
-        for channels, pixels in isa.DOT_SHAPES:
-            given += [dot(channels, pixels, 2, signed)]
-        given += [dot(4, 1, 2, signed, "expanded"), dot(1, 1, 3, signed, "expanded")]
-        given += [dot(channels, pixels, 3, signed, "long") for channels, pixels in ((2, 3), (1, 3))]
-        given += [dot(channels, 1, 3, signed, "long") for channels in (4, 1)]
+        for channels, pixels in dot.DOT_SHAPES:
+            given += [dot_trial(channels, pixels, 2, signed)]
+        given += [dot_trial(4, 1, 2, signed, "expanded"), dot_trial(1, 1, 3, signed, "expanded")]
+        given += [
+            dot_trial(channels, pixels, 3, signed, "long") for channels, pixels in ((2, 3), (1, 3))
+        ]
+        given += [dot_trial(channels, 1, 3, signed, "long") for channels in (4, 1)]
         for compact in (False, True):
             for kernel, strides in (
                 ((3, 3), (1, 1)), ((3, 3), (2, 2)), ((3, 3), (2, 1)), ((2, 4), (1, 1)),
                 ((1, 5), (1, 2)), ((5, 1), (1, 1)),
             ):  # fmt: skip
-                given.append(depthwise(kernel, strides, signed, compact))
+                given.append(depthwise_trial(kernel, strides, signed, compact))
     return given
 
 

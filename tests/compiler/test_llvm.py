@@ -19,7 +19,7 @@ from mcuforge.codegen import c, llvm
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ConfigError, ModelError
-from mcuforge.isa import INSTRUCTIONS
+from mcuforge.isa.instruction import INSTRUCTIONS
 from mcuforge.target import Target
 
 CORES = ("cortex-m4", "cortex-m7", "cortex-m55", "cortex-m55+nomve", "cortex-m85")

@@ -10,7 +10,8 @@ from tvm import ir, tirx
 from mcuforge.codegen import names
 from mcuforge.codegen.lower import LoweredKernel, lower_definition
 from mcuforge.errors import ModelError
-from mcuforge.isa import C_PREFIX, INSTRUCTIONS, Instruction, lanes
+from mcuforge.isa.feature import FEATURES
+from mcuforge.isa.instruction import C_PREFIX, INSTRUCTIONS, Instruction, lanes
 
 _BINARY = {
     tirx.Add: ("+", 12),
@@ -49,14 +50,6 @@ MATH = {
 }
 _ATOM, _UNARY, _TERNARY = 16, 14, 3
 _EXTERN_CALLS = ("tirx.call_extern", "tirx.call_pure_extern")
-
-# ACLE macros that tell C code a feature is there.
-FEATURE_MACROS = {"dsp": "__ARM_FEATURE_DSP", "helium": "__ARM_FEATURE_MVE"}
-
-# Vector types that a feature's header defines, in the order of their definition.
-_VECTOR_TYPES = {
-    "helium": ("int8x16", "int16x8", "int32x4", "uint8x16", "uint16x8", "uint32x4"),
-}
 
 MIN_MAX = """\
 #define MCUFORGE_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -116,27 +109,28 @@ def uses_math(source: str) -> bool:
     return any(f"{name.split()[-1]}(" in source for name in MATH.values())
 
 
-def feature_header(feature: str, include: str) -> list[str]:
+def feature_header(name: str) -> list[str]:
     """C lines that make a feature's intrinsics known, or else the types portable code needs."""
-    lines = [f"#if defined({FEATURE_MACROS[feature]})"]
-    if feature == "helium":
-        # GCC 12 moves every address out of the loops, then spills it: a quarter more instructions.
-        lines += [
-            "#if defined(__GNUC__) && !defined(__clang__)",
-            '#pragma GCC optimize("no-schedule-insns", "no-move-loop-invariants")',
-            "#endif",
-        ]
-    lines.append(f"#include <{include}>")
-    types = portable_types(feature)
-    return [*lines, *(["#else", *types] if types else []), "#endif"]
+    feature = FEATURES[name]
+    if not feature.header:
+        return []
+    lines = [f"#if defined({feature.macro})"]
+    if feature.gcc:
+        options = ", ".join(f'"{option}"' for option in feature.gcc)
+        lines += ["#if defined(__GNUC__) && !defined(__clang__)"]
+        lines += [f"#pragma GCC optimize({options})", "#endif"]
+    return [*lines, f"#include <{feature.header}>", "#else", *portable_types(name), "#endif"]
 
 
-def portable_types(feature: str) -> list[str]:
+def portable_types(name: str) -> list[str]:
     """C definitions of a feature's vector types."""
-    return [
-        f"typedef {c_type(name.split('x')[0])} {c_type(name)} __attribute__((vector_size(16)));"
-        for name in _VECTOR_TYPES.get(feature, ())
-    ]
+    lines = []
+    for dtype in FEATURES[name].vectors:
+        element, count = lanes(dtype)
+        size = np.dtype(element).itemsize * count
+        attribute = f"__attribute__((vector_size({size})))"
+        lines.append(f"typedef {c_type(element)} {c_type(dtype)} {attribute};")
+    return lines
 
 
 def instruction_source(name: str, exported: str = "") -> str:
@@ -154,7 +148,7 @@ def instruction_source(name: str, exported: str = "") -> str:
         return f"void *{param}" if param in entry.writes else f"const void *{param}"
 
     params = ", ".join(declaration(*param) for param in entry.params)
-    feature = FEATURE_MACROS[entry.feature]
+    macro = FEATURES[entry.feature].macro
 
     def body(text: str) -> str:
         if "return" in text or entry.result == "void":
@@ -169,7 +163,7 @@ def instruction_source(name: str, exported: str = "") -> str:
         head = f"{linkage} {c_type(entry.result)} {function}"
     portable = _portable(entry)
     return (
-        f"{head} {{\n#if defined({feature})\n{body(entry.c)}\n#else\n{body(portable)}\n#endif\n}}\n"
+        f"{head} {{\n#if defined({macro})\n{body(entry.c)}\n#else\n{body(portable)}\n#endif\n}}\n"
     )
 
 

@@ -12,7 +12,7 @@ from tvm.script import tirx as T
 from mcuforge.codegen.c import MATH
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ConfigError, ModelError
-from mcuforge.isa import C_PREFIX, INSTRUCTIONS
+from mcuforge.isa.instruction import C_PREFIX, INSTRUCTIONS
 from mcuforge.target import Target
 
 _OPTIMIZATION = 3

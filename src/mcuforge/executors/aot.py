@@ -9,7 +9,7 @@ from mcuforge.codegen.program import Program, Step, Tensor
 from mcuforge.executors.header import notice
 from mcuforge.executors.ports import Interface, Port
 from mcuforge.executors.weights import declaration
-from mcuforge.isa import INSTRUCTIONS
+from mcuforge.isa.instruction import INSTRUCTIONS
 
 _OPERATOR_HOOKS = """\
 /* With TVMGEN_PROFILE the caller is told when each operator starts and ends. Without,
@@ -70,8 +70,7 @@ def run_source(
 
 
 def _includes(interface: Interface, instructions: list[str], math: bool) -> list[str]:
-    used = [INSTRUCTIONS[i] for i in instructions]
-    headers = {entry.header: entry.feature for entry in used if entry.header}
+    features = {INSTRUCTIONS[i].feature for i in instructions}
     lines = [
         "#include <stdbool.h>",
         "#include <stddef.h>",
@@ -80,8 +79,8 @@ def _includes(interface: Interface, instructions: list[str], math: bool) -> list
     ]
     if math:
         lines.append("#include <math.h>")
-    for include, feature in sorted(headers.items()):
-        lines += c.feature_header(feature, include)
+    for feature in sorted(features):
+        lines += c.feature_header(feature)
     return [*lines, "", f'#include "{interface.symbol}.h"', ""]
 
 

@@ -11,7 +11,7 @@ from tvm import ir
 from tvm.target.codegen import llvm_lookup_intrinsic_id
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import Instruction, define, instruction, lanes
+from mcuforge.isa.instruction import Instruction, define, instruction, lanes
 
 S8, S16, S32 = "int8x16", "int16x8", "int32x4"
 U8, U16, U32 = "uint8x16", "uint16x8", "uint32x4"
@@ -32,7 +32,7 @@ def _mve(
     writes: str = "result",
     reduces: bool = False,
 ) -> Instruction:
-    """Declare an instruction by what it does to each lane: see ``isa.define``.
+    """Declare an instruction by what it does to each lane: see ``instruction.define``.
 
     Args:
         extent: number of lanes; by default the result's.
@@ -52,7 +52,6 @@ def _mve(
         definition=definition,
         c=c,
         llvm=llvm,
-        header="arm_mve.h",
         writes=(writes,) if result == "void" else (),
     )
 
@@ -90,7 +89,8 @@ def _all(lanes: int) -> ir.Expr:
 # Loads and stores. Addresses need the alignment of the element in memory only.
 
 
-def _load(name: str, dtype: str, memory: str, c: str) -> Instruction:
+def load(name: str, dtype: str, memory: str, c: str) -> Instruction:
+    """Declare a load: of ``dtype`` from elements ``memory``, with the ACLE's intrinsic ``c``."""
     element, count = lanes(dtype)
     narrow = f"{memory}x{count}"
 
@@ -109,15 +109,12 @@ def _load(name: str, dtype: str, memory: str, c: str) -> Instruction:
     )
 
 
-vldrb_s8 = _load("vldrb_s8", S8, "int8", "vldrbq_s8")
-vldrb_u8 = _load("vldrb_u8", U8, "uint8", "vldrbq_u8")
-vldrb_s16 = _load("vldrb_s16", S16, "int8", "vldrbq_s16")
-vldrb_s32 = _load("vldrb_s32", S32, "int8", "vldrbq_s32")
-vldrb_u16 = _load("vldrb_u16", U16, "uint8", "vldrbq_u16")
-vldrh_s16 = _load("vldrh_s16", S16, "int16", "vldrhq_s16")
-vldrh_u16 = _load("vldrh_u16", U16, "uint16", "vldrhq_u16")
-vldrw_u32 = _load("vldrw_u32", U32, "uint32", "vldrwq_u32")
-vldrw_s32 = _load("vldrw_s32", S32, "int32", "vldrwq_s32")
+vldrb_s8 = load("vldrb_s8", S8, "int8", "vldrbq_s8")
+vldrb_u8 = load("vldrb_u8", U8, "uint8", "vldrbq_u8")
+vldrb_s16 = load("vldrb_s16", S16, "int8", "vldrbq_s16")
+vldrb_s32 = load("vldrb_s32", S32, "int8", "vldrbq_s32")
+vldrb_u16 = load("vldrb_u16", U16, "uint8", "vldrbq_u16")
+vldrw_s32 = load("vldrw_s32", S32, "int32", "vldrwq_s32")
 
 vldrd_s32 = _mve(
     "vldrd_s32",
@@ -183,7 +180,8 @@ vldrb_gather_s16 = _gather("vldrb_gather_s16", S16, U16, "vldrbq_gather_offset_s
 vldrb_gather_s32 = _gather("vldrb_gather_s32", S32, U32, "vldrbq_gather_offset_s32")
 
 
-def _store(name: str, dtype: str, c: str, memory: str = "int8") -> Instruction:
+def store(name: str, dtype: str, c: str, memory: str = "int8") -> Instruction:
+    """Declare a store: of ``dtype`` to elements ``memory``, with the ACLE's intrinsic ``c``."""
     _, count = lanes(dtype)
     narrow = f"{memory}x{count}"
     return _mve(
@@ -200,14 +198,9 @@ def _store(name: str, dtype: str, c: str, memory: str = "int8") -> Instruction:
     )
 
 
-vstrb_s8 = _store("vstrb_s8", S8, "vstrbq_s8")
-vstrb_s16 = _store("vstrb_s16", S16, "vstrbq_s16")
-vstrb_s32 = _store("vstrb_s32", S32, "vstrbq_s32")
-vstrb_u8 = _store("vstrb_u8", U8, "vstrbq_u8", "uint8")
-vstrh_s16 = _store("vstrh_s16", S16, "vstrhq_s16", "int16")
-vstrh_u16 = _store("vstrh_u16", U16, "vstrhq_u16", "uint16")
-vstrw_s32 = _store("vstrw_s32", S32, "vstrwq_s32", "int32")
-vstrw_u32 = _store("vstrw_u32", U32, "vstrwq_u32", "uint32")
+vstrb_s8 = store("vstrb_s8", S8, "vstrbq_s8")
+vstrb_s16 = store("vstrb_s16", S16, "vstrbq_s16")
+vstrb_s32 = store("vstrb_s32", S32, "vstrbq_s32")
 
 
 def _scatter(name: str, dtype: str, offsets: str, c: str) -> Instruction:
@@ -353,7 +346,7 @@ def _dup(dtype: str) -> Instruction:
     )
 
 
-vdup_s8, vdup_s16, vdup_s32 = (_dup(dtype) for dtype in (S8, S16, S32))
+vdup_s8, vdup_s32 = _dup(S8), _dup(S32)
 
 
 def _multiples(name: str, dtype: str, c: str) -> Instruction:
@@ -427,7 +420,7 @@ def _modulo(value: Callable[..., ir.Expr]) -> Callable[..., ir.Expr]:
     return lambda *operands: T.cast(value(*(T.cast(o, "uint32") for o in operands)), "int32")
 
 
-def _high(a: ir.Expr, b: ir.Expr, rounding: int) -> ir.Expr:
+def _high(a: ir.Expr, b: ir.Expr, rounding: bool) -> ir.Expr:
     """The high word of the doubled product."""
     product = T.cast(a, "int64") * T.cast(b, "int64")
     if rounding:
@@ -467,35 +460,24 @@ vmla_n_s32 = _lanewise(
     "vmlaq_n_s32(a, b, n)",
     lambda a, b, n: a + b * _vector(n),
 )
-vqrdmulh_s32 = _lanewise(
-    "vqrdmulh_s32",
-    "a b",
-    lambda a, b: T.cast(_high(a, b, 1), "int32"),
-    "vqrdmulhq_s32(a, b)",
-    lambda a, b: _llvm(S32, "arm.mve.vqrdmulh", a, b),
-)
+
+
+def _high_multiply(rounding: bool, scalar: bool) -> Instruction:
+    intrinsic, suffix = "vqrdmulh" if rounding else "vqdmulh", "_n_s32" if scalar else "_s32"
+    operands = "a n" if scalar else "a b"
+    return _lanewise(
+        intrinsic + suffix,
+        operands,
+        lambda a, b: T.cast(_high(a, b, rounding), "int32"),
+        f"{intrinsic}q{suffix}({operands.replace(' ', ', ')})",
+        lambda a, b: _llvm(S32, f"arm.mve.{intrinsic}", a, _vector(b)),
+    )
+
+
+vqrdmulh_s32, vqrdmulh_n_s32 = _high_multiply(True, False), _high_multiply(True, True)
 """SaturatingRoundingDoublingHighMul of gemmlowp, on four lanes."""
-vqdmulh_s32 = _lanewise(
-    "vqdmulh_s32",
-    "a b",
-    lambda a, b: T.cast(_high(a, b, 0), "int32"),
-    "vqdmulhq_s32(a, b)",
-    lambda a, b: _llvm(S32, "arm.mve.vqdmulh", a, b),
-)
-vqrdmulh_n_s32 = _lanewise(
-    "vqrdmulh_n_s32",
-    "a n",
-    lambda a, n: T.cast(_high(a, n, 1), "int32"),
-    "vqrdmulhq_n_s32(a, n)",
-    lambda a, n: _llvm(S32, "arm.mve.vqrdmulh", a, _vector(n)),
-)
-vqdmulh_n_s32 = _lanewise(
-    "vqdmulh_n_s32",
-    "a n",
-    lambda a, n: T.cast(_high(a, n, 0), "int32"),
-    "vqdmulhq_n_s32(a, n)",
-    lambda a, n: _llvm(S32, "arm.mve.vqdmulh", a, _vector(n)),
-)
+vqdmulh_s32, vqdmulh_n_s32 = _high_multiply(False, False), _high_multiply(False, True)
+"""The same without rounding."""
 vrshl_s32 = _lanewise(
     "vrshl_s32",
     "a b",
@@ -616,12 +598,3 @@ vqmovn_pair_s32 = _mve(
     extent=4,
 )
 """Saturates two vectors to int8 and interleaves them. Only low bytes are defined."""
-
-vadd_s16 = _mve(
-    "vadd_s16",
-    S16,
-    [("a", S16), ("b", S16)],
-    _stores(lambda a, b: T.cast(T.cast(a, "int32") + T.cast(b, "int32"), "int16")),
-    "vaddq_s16(a, b)",
-    lambda a, b: a + b,
-)

@@ -8,7 +8,7 @@ that equals all of them. It is searched for, and checked on every pair, at compi
 import numpy as np
 from tvm.script import tirx as T
 
-from mcuforge.isa import armv7em as isa
+from mcuforge.isa.dsp import words
 from mcuforge.operators.add import affine
 from mcuforge.tir.registry import Kernel, Operation, kernel
 
@@ -29,7 +29,7 @@ def _add(operation: Operation) -> Kernel | None:
     if exact is None:
         return None
     a, b, c, shift = exact
-    saturate = isa.ssat8(shift)
+    saturate = words.ssat8(shift)
     size = int(np.prod(operation.out.shape))
     unroll = _UNROLL if size % _UNROLL == 0 else 1
 

@@ -1,7 +1,7 @@
 """Convolutions and fully connected layers on ARMv7E-M.
 
 All of them are matrix products. The inputs of three pixels of the result are widened to int16 and
-interleaved in a scratch of a few hundred bytes. Then a block of ``isa.armv7em`` computes all output
+interleaved in a scratch of a few hundred bytes. Then a block of ``isa.dsp.dot`` computes all output
 channels of the three pixels, two channels at a time. A layer with fewer than three pixels takes one
 pixel and four output channels at a time. If pixels remain at the end, the last group starts earlier
 and computes some pixels a second time: of 125 pixels the last group is 122, 123 and 124.
@@ -15,8 +15,8 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import Instruction
-from mcuforge.isa import armv7em as isa
+from mcuforge.isa.dsp import dot, widen
+from mcuforge.isa.instruction import Instruction
 from mcuforge.kernels.dsp.common import clamp_results, is_int8
 from mcuforge.kernels.dsp.requantize import HighWord, LongProduct, high_word, long_product
 from mcuforge.tir import inplace
@@ -202,9 +202,9 @@ def _dots(rows: np.ndarray, exact: Exact, bias: np.ndarray, pixels: int, level: 
     padded[exact.constants] = 0
     expanded = _expands(pixels, level)
     if expanded:
-        words = isa.expand_weights(padded, exact.unit)
+        words = dot.expand_weights(padded, exact.unit)
     else:
-        words = isa.pack_weights(padded)[..., np.newaxis]
+        words = dot.pack_weights(padded)[..., np.newaxis]
         # The inputs at odd places are 127 too small.
         bias = bias + 127 * padded[:, 1::2].sum(axis=1)
     biases = exact.bias + np.where(exact.constants, 0, bias) * exact.unit
@@ -227,7 +227,7 @@ def _dots(rows: np.ndarray, exact: Exact, bias: np.ndarray, pixels: int, level: 
         header = [4 * len(body), 2 * together * quads, exact.constant, outputs]
         stream += [np.array(header, np.int32), body]
         long = isinstance(exact, LongProduct)
-        block = isa.dot(size, together, unroll, exact.shift, exact.signed, expanded, long)
+        block = dot.dot(size, together, unroll, exact.shift, exact.signed, expanded, long)
         calls.append((block, start, first))
     return _Dots(2 * together * quads, np.concatenate(stream), tuple(calls))
 
@@ -261,14 +261,14 @@ class _Adjacent:
         """The inputs of a group of pixels."""
         f, x, inputs, wide = self._f, self._x, self._inputs, address(self._wide, 0)
         if self._together == 3:
-            f.do(isa.widen_pixels(inputs)(address(x, first * inputs), wide))
+            f.do(widen.widen_pixels(inputs)(address(x, first * inputs), wide))
             return
         with f.repeat(1) as place:
             source = address(x, (first + place) * inputs)
             if self._expanded:
-                f.do(isa.widen_pairs(source, wide, inputs))
+                f.do(widen.widen_pairs(source, wide, inputs))
             else:
-                f.do(isa.widen(1)(source, address(self._wide, place), inputs))
+                f.do(widen.widen(1)(source, address(self._wide, place), inputs))
 
 
 class _Window:
@@ -322,10 +322,10 @@ class _Window:
             f.store(copy, i, T.int8(self._zero_point))
         with f.repeat(g.rows.size) as y:
             start = ((y + g.rows.before) * self._g.columns.size + g.columns.before) * g.channels
-            f.do(isa.copy_bytes(address(self._x, y * row), address(copy, start), row))
+            f.do(widen.copy_bytes(address(self._x, y * row), address(copy, start), row))
 
     def _widen(self, offset: ir.Expr, word: ir.Expr, count: int) -> None:
-        block = isa.widen(self._together)
+        block = widen.widen(self._together)
         self._f.do(block(address(self._x, offset), address(self._wide, word), count))
 
 
@@ -385,7 +385,7 @@ class _Rows(_Window):
                     self._padding(word, g.channels)
 
     def _padding(self, word: ir.Expr, count: int) -> None:
-        block = isa.widen_value(self._together)
+        block = widen.widen_value(self._together)
         self._f.do(block(address(self._wide, word), count // 4, self._zero_point))
 
     def _words(self, count: int) -> int:
@@ -413,7 +413,7 @@ class _Patch(_Window):
         else:
             self._inside(top, left)
         patch, target = address(self._scratch, self._own), address(self._wide, place)
-        f.do(isa.widen(self._together)(patch, target, self._scratch_bytes()))
+        f.do(widen.widen(self._together)(patch, target, self._scratch_bytes()))
 
     def _inside(self, top: ir.Expr, left: ir.Expr) -> None:
         """Copies a window that lies inside the input, row by row."""
@@ -425,7 +425,7 @@ class _Patch(_Window):
         for ky in range(g.rows.window):
             start = ((top + ky * g.rows.dilation) * columns.size + left) * g.channels
             target = address(self._scratch, self._own + ky * row)
-            self._f.do(isa.copy_bytes(address(self._x, start), target, row))
+            self._f.do(widen.copy_bytes(address(self._x, start), target, row))
 
     def _tap_by_tap(self, top: ir.Expr, left: ir.Expr) -> None:
         f, g, rows, columns = self._f, self._g, self._g.rows, self._g.columns

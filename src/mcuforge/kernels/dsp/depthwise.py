@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mcuforge.isa import Instruction
-from mcuforge.isa import armv7em as isa
+from mcuforge.isa.dsp import depthwise, widen
+from mcuforge.isa.instruction import Instruction
 from mcuforge.kernels.dsp.common import clamp_results, is_int8
 from mcuforge.kernels.dsp.requantize import HighWord, high_word
 from mcuforge.tir.function import Function, address
@@ -63,10 +63,10 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
     if g.columns.size == g.columns.window == 1 and g.columns.before == 0:
         # A column of pixels is computed as a row.
         g, taps = g.transposed(), taps.transpose(0, 2, 1)
-    stream = isa.pack_plane(_constants(operation, exact), taps.astype(np.int8), compact)
+    stream = depthwise.pack_plane(_constants(operation, exact), taps.astype(np.int8), compact)
     rows, pitch = _plane(g)
     block = _block(g, pitch, exact, compact, _UNROLL[level])
-    copy = isa.plane(g.rows.size, g.columns.size, g.channels, pitch)
+    copy = depthwise.plane(g.rows.size, g.columns.size, g.channels, pitch)
     # SMLAD reads pairs: the last one may reach behind the plane.
     size, start = rows * pitch + 2, g.rows.before * pitch + g.columns.before
 
@@ -77,7 +77,7 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
     plane = f.scratch("plane", size, "int16")
     if size > g.rows.size * g.columns.size + 2:
         zero_point = operation.attrs["input_zero_point"]
-        f.do(isa.fill_halfwords(address(plane, 0), size // 2, zero_point))
+        f.do(widen.fill_halfwords(address(plane, 0), size // 2, zero_point))
     with f.repeat(g.channels) as c:
         f.do(copy(address(x, c), address(plane, start)))
         own = address(streams, c * stream.shape[1])
@@ -112,18 +112,18 @@ def _block(g: Geometry, pitch: int, exact: HighWord, compact: bool, unroll: int)
     square = rows.window == columns.window == 3 and rows.stride == columns.stride in (1, 2)
     if square and pitch <= _LONGEST_PITCH:
         added = exact.constant != 0
-        return isa.depthwise_3x3(
+        return depthwise.depthwise_3x3(
             rows.out, columns.out, columns.stride, pitch, g.channels, exact.shift, exact.signed,
             added, unroll, compact,
         )  # fmt: skip
-    return isa.depthwise(
+    return depthwise.depthwise(
         (rows.out, columns.out), (rows.window, columns.window), (rows.stride, columns.stride),
         pitch, g.channels, exact.shift, exact.signed, compact,
     )  # fmt: skip
 
 
 def _constants(operation: Operation, exact: HighWord) -> np.ndarray:
-    """Bias and requantization of each channel, as ``isa.armv7em.pack_plane`` takes them."""
+    """Bias and requantization of each channel, as ``isa.dsp.depthwise.pack_plane`` takes them."""
     weight, bias = (operand.value for operand in operation.args[1:3])
     zero = operation.attrs["input_zero_point"]
     sums = bias.astype(np.int64) - zero * weight.sum(axis=(0, 1), dtype=int)

@@ -11,7 +11,7 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import armv7em as isa
+from mcuforge.isa.dsp import words
 from mcuforge.operators.mean import division
 from mcuforge.tir import inplace
 from mcuforge.tir.function import Function, Variable, address
@@ -71,7 +71,7 @@ def _pool2d(operation: Operation) -> Kernel | None:
                         mean = clamp(mean, *map(T.int32, limits))
                     f.store(y, to + lane, T.cast(mean, "int8"))
             else:
-                f.do(isa.str_(address(y, to), _largest(f, window, limits)))
+                f.do(words.str_(address(y, to), _largest(f, window, limits)))
     return Kernel(f.done(), (0,), inplace={0: inplace.by_element(g, _LANES)})
 
 
@@ -148,7 +148,7 @@ def _each_word(f: Function, window: _Window, visit: Callable[[ir.Expr], None]) -
         with f.loop("kx", columns) as kx:
             pixel = f.let("pixel", row + kx * (unroll * window.step))
             for index in range(unroll):
-                word = isa.ldr(address(window.x, pixel + index * window.step))
+                word = words.ldr(address(window.x, pixel + index * window.step))
                 visit(f.let("word", word))
 
 
@@ -160,8 +160,8 @@ def _sums(f: Function, window: _Window) -> list[ir.Expr]:
     even, odd = (f.variable(name, T.int32(0)) for name in ("even", "odd"))
 
     def add(word: ir.Expr) -> None:
-        even.set(isa.sxtab16(0)(even.value, word))
-        odd.set(isa.sxtab16(8)(odd.value, word))
+        even.set(words.sxtab16(0)(even.value, word))
+        odd.set(words.sxtab16(8)(odd.value, word))
 
     _each_word(f, window, add)
 
@@ -177,7 +177,7 @@ def _largest(f: Function, window: _Window, limits: tuple[int, int]) -> ir.Expr:
     largest = f.variable("largest", _repeated(-128))
 
     def take(word: ir.Expr) -> None:
-        largest.set(isa.smax8(largest.value, word))
+        largest.set(words.smax8(largest.value, word))
 
     _each_word(f, window, take)
     low, high = limits
@@ -185,7 +185,7 @@ def _largest(f: Function, window: _Window, limits: tuple[int, int]) -> ir.Expr:
         take(_repeated(low))
     if high < 127:
         # The complement reverses the order: min(a, b) is ~max(~a, ~b).
-        complement = isa.smax8(T.bitwise_not(largest.value), _repeated(~high))
+        complement = words.smax8(T.bitwise_not(largest.value), _repeated(~high))
         return T.bitwise_not(f.let("clamped", complement))
     return largest.value
 

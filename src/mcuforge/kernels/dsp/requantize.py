@@ -20,12 +20,12 @@ import numpy as np
 
 from mcuforge.exact import arithmetic, search
 from mcuforge.exact.steps import Steps, find
-from mcuforge.isa.armv7em import SCALE_BITS
+from mcuforge.isa.dsp.block import SCALE_BITS
 from mcuforge.tir.registry import Operation
 from mcuforge.tir.requantize import accumulator_bound, exact_lines, limits, requantization
 
 _LIMIT = 1 << 31
-# With these, constants of a channel fit into fewer words: see ``isa.armv7em.pack_plane``.
+# With these, constants of a channel fit into fewer words: see ``isa.dsp.depthwise.pack_plane``.
 _COMPACT_BIAS, _COMPACT_MULTIPLE = 1 << 26, 4
 # Values of q: below 2^20 biases stay far from overflow.
 _LARGEST_Q = (1 << 20) - 1

@@ -1,6 +1,6 @@
 """3x3 convolutions on ARMv7E-M with 4/9 of the multiplications, at opt_level 4.
 
-See ``isa.armv7em_winograd``. Weights take 3.6 times their size in flash, so this is for layers
+See ``isa.dsp.winograd``. Weights take 3.6 times their size in flash, so this is for layers
 whose weights are used often, which have few of them. Three tiles of 2x2 outputs are transformed,
 multiplied with all output channels, and transformed back, in a scratch of a few kilobytes.
 """
@@ -12,8 +12,7 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import armv7em as isa
-from mcuforge.isa import armv7em_winograd as winograd
+from mcuforge.isa.dsp import widen, winograd
 from mcuforge.kernels.dsp.common import clamp_results, is_int8
 from mcuforge.kernels.dsp.requantize import HighWord, high_word
 from mcuforge.tir import inplace
@@ -144,9 +143,9 @@ class _Tiles:
             with f.branch(inside) as (then, otherwise):
                 with then():
                     start = address(x, py * row + px * g.channels)
-                    f.do(isa.copy_bytes(start, pixel, g.channels))
+                    f.do(widen.copy_bytes(start, pixel, g.channels))
                 with otherwise():
-                    f.do(isa.fill_halfwords(pixel, g.channels // 4, both))
+                    f.do(widen.fill_halfwords(pixel, g.channels // 4, both))
 
     def multiply(
         self, f: Function, weights: tirx.Var, constants: tirx.Var, y: tirx.Var, exact: HighWord

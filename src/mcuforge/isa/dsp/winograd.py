@@ -15,16 +15,21 @@ the easier it is to find an exact requantization.
 from functools import cache
 
 import numpy as np
+from tvm import tirx
+from tvm.script import tirx as T
 
-from mcuforge.isa import Instruction, instruction
-from mcuforge.isa import armv7em_definitions as definitions
-from mcuforge.isa.armv7em import (
-    FEATURE,
+from mcuforge.isa.dsp.block import (
     OPAQUE,
+    M,
+    N,
     assembly,
+    block,
+    int32,
     join,
     requantize_assembly,
+    requantized,
 )
+from mcuforge.isa.instruction import Instruction
 
 _G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
 _LARGEST_UNIT = 256
@@ -39,6 +44,10 @@ def transform_weights(weights: np.ndarray) -> tuple[np.ndarray, int]:
         int32 words, and how many times TFLite's the accumulators will be. The words are ordered by
         pair of output channels, place in the tile, pair of input channels (0 and 2, 1 and 3 of
         each four), and output channel of the pair.
+
+    Example: weights that are all 1 have 2 * 2 * 1 = 4 in the corners of G g G', 6 on the edges and
+    9 in the middle; these take a factor of 64, so that accumulators are 4 * 64 = 256 times
+    TFLite's.
     """
     outputs, _, _, channels = weights.shape
     tiles = np.einsum("ik,oklc,jl->oijc", _G, weights.astype(np.int64), _G)
@@ -49,6 +58,43 @@ def transform_weights(weights: np.ndarray) -> tuple[np.ndarray, int]:
     words = tiles[..., 0, :] | (tiles[..., 1, :] << 16)
     words = words.reshape(outputs // 2, 2, 16, channels // 2).transpose(0, 2, 3, 1)
     return words.astype(np.uint32).view(np.int32), 4 * factor
+
+
+def _transform_inputs(channels: int) -> tirx.PrimFunc:
+    """What ``transform_inputs`` computes."""
+
+    @T.prim_func(s_tir=True, private=True)
+    def definition(
+        x: T.Buffer((N,), "int8", offset_factor=1),
+        wide: T.Buffer((M,), "int16", offset_factor=1),
+        pitch: T.Buffer((1,), "int32", offset_factor=1),
+    ):
+        with T.sblock("root"):
+            T.reads(x[0:N], pitch[0])
+            T.writes(wide[0:M])
+            half = T.sblock_alloc_buffer((16,), "int32", scope="local")
+            for c in range(channels):
+                for j in range(4):
+                    first: T.let = channels * j + c
+                    d0: T.let = int32(x[first])
+                    d1: T.let = int32(x[pitch[0] + first])
+                    d2: T.let = int32(x[2 * pitch[0] + first])
+                    d3: T.let = int32(x[3 * pitch[0] + first])
+                    half[j] = d0 - d2
+                    half[4 + j] = d1 + d2
+                    half[8 + j] = d2 - d1
+                    half[12 + j] = d1 - d3
+                for i in range(4):
+                    # A word holds channels 0 and 2, or 1 and 3, of four.
+                    pair: T.let = i * 2 * channels + c // 4 * 2 + c % 2
+                    place: T.let = pair * (2 * TILES) + c % 4 // 2
+                    step: T.let = channels * TILES
+                    wide[place] = T.cast(half[4 * i] - half[4 * i + 2], "int16")
+                    wide[place + step] = T.cast(half[4 * i + 1] + half[4 * i + 2], "int16")
+                    wide[place + 2 * step] = T.cast(half[4 * i + 2] - half[4 * i + 1], "int16")
+                    wide[place + 3 * step] = T.cast(half[4 * i + 1] - half[4 * i + 3], "int16")
+
+    return definition
 
 
 @cache
@@ -100,13 +146,10 @@ def transform_inputs(channels: int) -> Instruction:
         }}
         out += {stride};
     }}"""
-    return instruction(
-        name=f"transform_inputs_{channels}",
-        feature=FEATURE,
-        result="void",
-        params=(("x", "handle"), ("wide", "handle"), ("pitch", "int32")),
-        definition=definitions.transform_inputs(channels, TILES),
-        c=f"""\
+
+    return block(
+        f"transform_inputs_{channels}", "x wide", "pitch", "wide", _transform_inputs(channels),
+        f"""\
 const uint8_t *in = x;
 uint32_t *out = wide;
 {OPAQUE}
@@ -115,11 +158,33 @@ for (int c = 0; c < {channels}; c += 4) {{
 {half}
     in += 4;
 }}""",
-        llvm=None,
-        header="",
-        writes=("wide",),
-        shared=True,
-    )
+    )  # fmt: skip
+
+
+def _multiply_tiles(channels: int) -> tirx.PrimFunc:
+    """What ``multiply_tiles`` computes."""
+    steps = channels // 2
+
+    @T.prim_func(s_tir=True, private=True)
+    def definition(
+        wide: T.Buffer((32 * steps * TILES,), "int16", offset_factor=1),
+        weights: T.Buffer((64 * steps,), "int16", offset_factor=1),
+        sums: T.Buffer((32 * TILES,), "int32", offset_factor=1),
+    ):
+        with T.sblock("root"):
+            T.reads(wide[0 : 32 * steps * TILES], weights[0 : 64 * steps])
+            T.writes(sums[0 : 32 * TILES])
+            for place, o, tile in T.grid(16, 2, TILES):
+                acc: T.uint32 = T.uint32(0)
+                for k, half in T.grid(steps, 2):
+                    pair: T.let = place * steps + k
+                    product: T.let = int32(weights[(pair * 2 + o) * 2 + half]) * int32(
+                        wide[(pair * TILES + tile) * 2 + half]
+                    )
+                    acc += T.cast(product, "uint32")
+                sums[(place * 2 + o) * TILES + tile] = T.cast(acc, "int32")
+
+    return definition
 
 
 @cache
@@ -155,21 +220,46 @@ def multiply_tiles(channels: int) -> Instruction:
         lines += ["ldr r3, [sp, #4]", "subs r3, r3, #1", "str r3, [sp, #4]", "bne 2b"]
     lines += ["stmia r2!, {r7, r8, r9, r10, r12, lr}", "ldr r3, [sp]", "cmp r0, r3", "bne 1b"]
     lines += ["add sp, sp, #8", "pop {r4-r11, lr}"]
-    return instruction(
-        name=f"multiply_tiles_{channels}",
-        feature=FEATURE,
-        result="void",
-        params=(("wide", "handle"), ("weights", "handle"), ("sums", "handle")),
-        definition=definitions.multiply_tiles(channels, TILES),
-        c='register const void *r0 __asm("r0") = wide;\n'
-        'register const void *r1 __asm("r1") = weights;\n'
-        'register void *r2 __asm("r2") = sums;\n'
-        + assembly(lines, '"+r"(r0), "+r"(r1), "+r"(r2)', '"r3", "r12", "cc", "memory"'),
-        llvm=None,
-        header="",
-        writes=("sums",),
-        shared=True,
-    )
+    operands = ("wide weights sums", "", "sums")
+    definition = _multiply_tiles(channels)
+    return block(f"multiply_tiles_{channels}", *operands, definition, assembly(*operands, lines))
+
+
+def _transform_outputs(step: int, pitch: int, shift: int, signed: bool) -> tirx.PrimFunc:
+    """What ``transform_outputs`` computes."""
+    row, constants = 2 * TILES, 3 if signed else 2
+
+    @T.prim_func(s_tir=True, private=True)
+    def definition(
+        sums: T.Buffer((16 * row,), "int32", offset_factor=1),
+        stream: T.Buffer((2 * constants,), "int32", offset_factor=1),
+        y: T.Buffer((M,), "int8", offset_factor=1),
+        places: T.Buffer((TILES,), "int32", offset_factor=1),
+        c: T.Buffer((1,), "int32", offset_factor=1),
+    ):
+        with T.sblock("root"):
+            T.reads(sums[0 : 16 * row], stream[0 : 2 * constants], places[0:TILES], c[0])
+            T.writes(y[0:M])
+            half = T.sblock_alloc_buffer((8,), "uint32", scope="local")
+            for o, tile in T.grid(2, TILES):
+                m: T.let = stream[o * constants + 1]
+                q: T.let = stream[o * constants + 2] if signed else 0
+                for j in range(4):
+                    first: T.let = row * j + o * TILES + tile
+                    s1: T.let = T.cast(sums[4 * row + first], "uint32")
+                    s2: T.let = T.cast(sums[8 * row + first], "uint32")
+                    half[j] = T.cast(sums[first], "uint32") + s1 + s2
+                    half[4 + j] = s1 - s2 - T.cast(sums[12 * row + first], "uint32")
+                for i in range(2):
+                    # One that is in the sums of both outputs.
+                    middle: T.let = half[4 * i + 1] + T.cast(stream[o * constants], "uint32")
+                    left: T.let = T.cast(half[4 * i] + middle + half[4 * i + 2], "int32")
+                    right: T.let = T.cast(middle - half[4 * i + 2] - half[4 * i + 3], "int32")
+                    place: T.let = places[tile] + o + i * pitch
+                    y[place] = requantized(left, m, q, c[0], shift)
+                    y[place + step] = requantized(right, m, q, c[0], shift)
+
+    return definition
 
 
 @cache
@@ -188,18 +278,13 @@ def transform_outputs(step: int, pitch: int, shift: int, signed: bool) -> Instru
     requantize = "\n                ".join(f'"{line}\\n"' for line in lines)
     q = "*w++" if signed else "0"
     row = 2 * TILES
-    return instruction(
-        name=join(
-            "transform_outputs", f"o{step}", f"p{pitch}", f"s{shift}", "signed" if signed else ""
-        ),
-        feature=FEATURE,
-        result="void",
-        params=(
-            ("sums", "handle"), ("stream", "handle"), ("y", "handle"), ("places", "handle"),
-            ("c", "int32"),
-        ),
-        definition=definitions.transform_outputs(TILES, step, pitch, shift, signed),
-        c=f"""\
+
+    name = join(
+        "transform_outputs", f"o{step}", f"p{pitch}", f"s{shift}", "signed" if signed else ""
+    )
+    return block(
+        name, "sums stream y places", "c", "y", _transform_outputs(step, pitch, shift, signed),
+        f"""\
 const int32_t *w = stream, *offset = places;
 const uint32_t *in = sums;
 int8_t *out = y;
@@ -235,8 +320,4 @@ for (int o = 0; o < 2; ++o) {{
         }}
     }}
 }}""",
-        llvm=None,
-        header="",
-        writes=("y",),
-        shared=True,
     )  # fmt: skip
