@@ -13,11 +13,11 @@ from instructions import (
     trial,
 )
 
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.isa.instruction import INSTRUCTIONS, Instruction
 
 # Those with immediate operands exist once they are asked for.
-mve.vshl_n_s32(3), mve.vshr_n_s32(7)
+helium.vshl_n_s32(3), helium.vshr_n_s32(7)
 HELIUM = sorted(name for name, entry in INSTRUCTIONS.items() if entry.feature == "helium")
 
 

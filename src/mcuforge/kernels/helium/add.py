@@ -3,7 +3,7 @@
 import numpy as np
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.operators.add import affine
 from mcuforge.tir.function import Function, address
 from mcuforge.tir.registry import Kernel, Operation, kernel
@@ -30,12 +30,12 @@ def _add(operation: Operation) -> Kernel | None:
     y = f.param("y", size)
 
     def four(at):
-        left, right = mve.vldrb_s32(address(x1, at)), mve.vldrb_s32(address(x2, at))
-        total = mve.vmul_n_s32(left, T.int32(exact.a))
-        total = mve.vmla_n_s32(total, right, T.int32(exact.b))
-        total = mve.vadd_n_s32(total, T.int32(exact.c))
-        total = mve.vshl_r_s32(total, T.int32(-exact.shift))
-        f.do(mve.vstrb_s32(address(y, at), mve.vqmovn_s32(total)))
+        left, right = helium.vldrb_s32(address(x1, at)), helium.vldrb_s32(address(x2, at))
+        total = helium.vmul_n_s32(left, T.int32(exact.a))
+        total = helium.vmla_n_s32(total, right, T.int32(exact.b))
+        total = helium.vadd_n_s32(total, T.int32(exact.c))
+        total = helium.vshl_r_s32(total, T.int32(-exact.shift))
+        f.do(helium.vstrb_s32(address(y, at), helium.vqmovn_s32(total)))
 
     with f.loop("i", size // _LANES) as i:
         four(i * _LANES)

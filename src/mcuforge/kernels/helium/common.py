@@ -9,7 +9,7 @@ from tvm.tirx.script import builder as T
 
 from mcuforge.exact import arithmetic, search
 from mcuforge.exact.steps import Requantization, Steps, find
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.tir.function import Function
 from mcuforge.tir.registry import Operation
 from mcuforge.tir.requantize import accumulator_bound, limits, requantization
@@ -48,30 +48,30 @@ class RoundedShift:
 
     def vector(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
         """Four bytes, each lowest in its lane; operands are vectors or scalars for all lanes."""
-        return mve.vqmovn_s32(self._unsaturated(acc, multiplier, shift))
+        return helium.vqmovn_s32(self._unsaturated(acc, multiplier, shift))
 
     def _unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, shift: ir.Expr) -> ir.Expr:
         high = self._high(acc, multiplier)
         if self.negative:
-            high = mve.vadd_s32(high, mve.vsign_s32(acc))
-        shifted = (mve.vrshl_s32 if _is_vector(shift) else mve.vrshl_n_s32)(high, shift)
+            high = helium.vadd_s32(high, helium.vsign_s32(acc))
+        shifted = (helium.vrshl_s32 if _is_vector(shift) else helium.vrshl_n_s32)(high, shift)
         value = shifted
         if self.zero_point:
-            value = mve.vadd_n_s32(shifted, T.int32(self.zero_point))
+            value = helium.vadd_n_s32(shifted, T.int32(self.zero_point))
         return _clamped(value, self.low, self.high)
 
     def _high(self, acc: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
         if _is_vector(multiplier):
-            return (mve.vqrdmulh_s32 if self.rounding else mve.vqdmulh_s32)(acc, multiplier)
-        return (mve.vqrdmulh_n_s32 if self.rounding else mve.vqdmulh_n_s32)(acc, multiplier)
+            return (helium.vqrdmulh_s32 if self.rounding else helium.vqdmulh_s32)(acc, multiplier)
+        return (helium.vqrdmulh_n_s32 if self.rounding else helium.vqdmulh_n_s32)(acc, multiplier)
 
 
 def _clamped(value: ir.Expr, low: int, high: int) -> ir.Expr:
     """What is left of the clamp by saturation to int8."""
     if low > -128:
-        value = mve.vmax_s32(value, mve.vdup_s32(T.int32(low)))
+        value = helium.vmax_s32(value, helium.vdup_s32(T.int32(low)))
     if high < 127:
-        value = mve.vmin_s32(value, mve.vdup_s32(T.int32(high)))
+        value = helium.vmin_s32(value, helium.vdup_s32(T.int32(high)))
     return value
 
 
@@ -90,7 +90,7 @@ class Biased:
             columns: the channels' values of ``columns``, as vectors or scalars for all lanes.
         """
         bias, *rest = columns
-        add = mve.vadd_s32 if _is_vector(bias) else mve.vadd_n_s32
+        add = helium.vadd_s32 if _is_vector(bias) else helium.vadd_n_s32
         return self._exact._unsaturated(add(acc, bias), *rest)
 
 
@@ -111,11 +111,11 @@ class HighLine:
     def unsaturated(self, acc: ir.Expr, multiplier: ir.Expr, addend: ir.Expr) -> ir.Expr:
         """See Biased."""
         if self._scaling:
-            acc = mve.vshl_n_s32(self._scaling)(acc)
-        high = mve.vqrdmulh_s32 if _is_vector(multiplier) else mve.vqrdmulh_n_s32
-        add = mve.vadd_s32 if _is_vector(addend) else mve.vadd_n_s32
+            acc = helium.vshl_n_s32(self._scaling)(acc)
+        high = helium.vqrdmulh_s32 if _is_vector(multiplier) else helium.vqrdmulh_n_s32
+        add = helium.vadd_s32 if _is_vector(addend) else helium.vadd_n_s32
         value = add(high(acc, multiplier), addend)
-        return _clamped(mve.vshr_n_s32(self._shift)(value), *self._limits)
+        return _clamped(helium.vshr_n_s32(self._shift)(value), *self._limits)
 
 
 def by_width(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +140,7 @@ def scalars(
 
 def multiply_add(acc: ir.Expr | None, a: ir.Expr, b: ir.Expr) -> ir.Expr:
     """An accumulator and the dot product of two vectors; None: there is no accumulator yet."""
-    return mve.vmladav_s8(a, b) if acc is None else mve.vmladava_s8(acc, a, b)
+    return helium.vmladav_s8(a, b) if acc is None else helium.vmladava_s8(acc, a, b)
 
 
 def _high_line(steps: Steps, scale: np.ndarray, limits: tuple[int, int]) -> HighLine | None:

@@ -14,7 +14,7 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.kernels.helium.common import (
     LANES,
     LEAST_MACS,
@@ -59,8 +59,8 @@ class Dot:
         """The operand of vector number ``index``."""
         at = address(x, base + self.starts[index])
         if self.tail:
-            return mve.vldrbt_s8(at, T.int32(self.tail))
-        return mve.vldrw_s8(at) if self.aligned else mve.vldrb_s8(at)
+            return helium.vldrbt_s8(at, T.int32(self.tail))
+        return helium.vldrw_s8(at) if self.aligned else helium.vldrb_s8(at)
 
 
 def dot(weight: np.ndarray, exclusive: bool, aligned: bool = False) -> Dot:
@@ -183,8 +183,8 @@ def _copy_patches(
         start = f.let("start", ox * plan.pixel)
         to = f.let("to", (first + ox) * plan.between)
         for at in range(0, plan.between, LANES):
-            operand = mve.vldrb_s8(address(columns, start + at))
-            f.do(mve.vstrb_s8(address(patches, to + at), operand))
+            operand = helium.vldrb_s8(address(columns, start + at))
+            f.do(helium.vstrb_s8(address(patches, to + at), operand))
 
 
 def _distance(original: Geometry, plan: _Plan) -> int:
@@ -259,7 +259,7 @@ class PixelQuads:
         self._f, self._x, self._y = f, x, y
         # Results go to two channels of the pixels 0, 2, 1 and 3: halfwords, the lower pixel first.
         pixels = [T.uint32(i * self._outputs * 0x10001 + 0x10000) for i in (0, 2, 1, 3)]
-        self._places = f.let("offsets", mve.vmov_u16(*pixels))
+        self._places = f.let("offsets", helium.vmov_u16(*pixels))
 
     def write(self, row: ir.Expr, out: ir.Expr, pixels: int) -> None:
         """See PixelPairs."""
@@ -280,7 +280,7 @@ class PixelQuads:
         vectors = []
         for index, used in enumerate(self._used):
             at = address(self._w, row + sum(self._used[:index]))
-            vector = mve.vldrb_s8(at) if used == LANES else mve.vldrbt_s8(at, T.int32(used))
+            vector = helium.vldrb_s8(at) if used == LANES else helium.vldrbt_s8(at, T.int32(used))
             vectors.append(self._f.let("w", vector))
         return vectors
 
@@ -301,10 +301,10 @@ class PixelQuads:
                 sums[c].append(acc)
         results = []
         for acc, own in zip(sums, columns, strict=True):
-            value = f.let("sum", mve.vmov_s32(acc[0], acc[2], acc[1], acc[3]))
+            value = f.let("sum", helium.vmov_s32(acc[0], acc[2], acc[1], acc[3]))
             results.append(self._exact.unsaturated(value, *own))
         at = address(self._y, target + ox * self._outputs)
-        f.do(mve.vstrb_scatter_s16(at, self._places, mve.vqmovn_pair_s32(*results)))
+        f.do(helium.vstrb_scatter_s16(at, self._places, helium.vqmovn_pair_s32(*results)))
 
     def _pixel_sums(self, base: ir.Expr, index: int, weights: list[list[ir.Expr]]) -> list[ir.Expr]:
         """Accumulators of both channels for one pixel."""
@@ -312,8 +312,8 @@ class PixelQuads:
         if self._shared > 1:
             if index % self._shared == 0:
                 at = address(self._x, base + index * self._pixel)
-                self._loaded = f.let("x", mve.vldrb_s8(at))
-            return [f.let("acc", mve.vmladav_s8(self._loaded, c[index % 2])) for c in weights]
+                self._loaded = f.let("x", helium.vldrb_s8(at))
+            return [f.let("acc", helium.vmladav_s8(self._loaded, c[index % 2])) for c in weights]
         acc = [None, None]
         for i in range(len(self._dot.starts)):
             value = f.let("x", self._dot.load(self._x, base + index * self._pixel, i))
@@ -374,7 +374,7 @@ class PixelPairs:
         self._f, self._x, self._y = f, x, y
         # Results go to channels 0 and 1 of a pixel, and of the next one.
         lanes = (0, 1, self._outputs, self._outputs + 1)
-        self._places = f.let("offsets", mve.vmov_u32(*(T.uint32(lane) for lane in lanes)))
+        self._places = f.let("offsets", helium.vmov_u32(*(T.uint32(lane) for lane in lanes)))
 
     def write(self, row: ir.Expr, out: ir.Expr, pixels: int) -> None:
         """All channels of a row of pixels.
@@ -411,16 +411,16 @@ class PixelPairs:
                     acc = self._multiply(acc, base, i, first)
             else:
                 acc = self._loop(base, first)
-            value = f.let("acc", mve.vmov_s32(*acc))
+            value = f.let("acc", helium.vmov_s32(*acc))
             # c0 c1 of the first pixel, c0 c1 of the second.
             tail = first + 2 * count * LANES
             columns = [
-                f.let("param", mve.vldrd_s32(address(self._w, tail + i * 8)))
+                f.let("param", helium.vldrd_s32(address(self._w, tail + i * 8)))
                 for i in range(len(self._exact.columns))
             ]
-            result = mve.vqmovn_s32(self._exact.unsaturated(value, *columns))
+            result = helium.vqmovn_s32(self._exact.unsaturated(value, *columns))
             at = address(self._y, out + _first_channel(pair, self._outputs))
-            f.do(mve.vstrb_scatter_s32(at, self._places, result))
+            f.do(helium.vstrb_scatter_s32(at, self._places, result))
 
     def _multiply(
         self, acc: list[ir.Expr | None], base: ir.Expr, index: int, first: ir.Expr
@@ -433,8 +433,8 @@ class PixelPairs:
             else f.let("ab"[i], self._dot.load(self._x, base + i * self._pixel, index))
             for i in range(2)
         )
-        u = f.let("u", mve.vldrw_s8(address(self._w, first + 2 * LANES * index)))
-        v = f.let("v", mve.vldrw_s8(address(self._w, first + 2 * LANES * index + LANES)))
+        u = f.let("u", helium.vldrw_s8(address(self._w, first + 2 * LANES * index)))
+        v = f.let("v", helium.vldrw_s8(address(self._w, first + 2 * LANES * index + LANES)))
         operands = [(a, u), (a, v), (b, u), (b, v)]
         return [f.let("acc", multiply_add(s, *o)) for s, o in zip(acc, operands, strict=True)]
 
@@ -484,9 +484,9 @@ class Columns:
         """Allocates the columns and fills them with the value of padding; returns them."""
         self._f, self._x = f, x
         self._columns = f.scratch("columns", self._size)
-        zero = f.let("zero", mve.vdup_s8(T.int8(self._zero_point)))
+        zero = f.let("zero", helium.vdup_s8(T.int8(self._zero_point)))
         with f.loop("i", self._size // LANES) as i:
-            f.do(mve.vstrb_s8(address(self._columns, i * LANES), zero))
+            f.do(helium.vstrb_s8(address(self._columns, i * LANES), zero))
         return self._columns
 
     def fill(self, oy: ir.Expr) -> None:
@@ -517,9 +517,9 @@ class Columns:
             target = f.let("target", to + ix * self.bytes)
             done = 0
             for lanes, load, store in (
-                (16, mve.vldrb_s8, mve.vstrb_s8),
-                (8, mve.vldrb_s16, mve.vstrb_s16),
-                (4, mve.vldrb_s32, mve.vstrb_s32),
+                (16, helium.vldrb_s8, helium.vstrb_s8),
+                (8, helium.vldrb_s16, helium.vstrb_s16),
+                (4, helium.vldrb_s32, helium.vstrb_s32),
             ):
                 while channels - done >= lanes:
                     piece = load(address(self._x, source + done))
@@ -546,10 +546,10 @@ class Columns:
     def _piece(self, start: ir.Expr, to: ir.Expr, index: int, count: int) -> None:
         """Piece number ``index`` of a period, or its first ``count`` bytes."""
         f = self._f
-        offset = mve.vldrb_u8(address(self._pattern, index * LANES))
+        offset = helium.vldrb_u8(address(self._pattern, index * LANES))
         at, target = address(self._x, start + index * LANES), address(self._columns, to)
         if count == LANES:
-            f.do(mve.vstrb_scatter_s8(target, offset, mve.vldrb_s8(at)))
+            f.do(helium.vstrb_scatter_s8(target, offset, helium.vldrb_s8(at)))
         else:
-            value = mve.vldrbt_s8(at, T.int32(count))
-            f.do(mve.vstrbt_scatter_s8(target, offset, value, T.int32(count)))
+            value = helium.vldrbt_s8(at, T.int32(count))
+            f.do(helium.vstrbt_scatter_s8(target, offset, value, T.int32(count)))

@@ -16,7 +16,7 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.kernels.helium.common import (
     LANES,
     LEAST_MACS,
@@ -143,10 +143,10 @@ def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
             vectors = weights.load(o)
             constants = scalars(f, params, groups, o)
             with _groups(f, g, tiles) as (oy, ox):
-                value = f.let("sum", mve.vmov_s32(*patches.sums(oy, ox, vectors)))
+                value = f.let("sum", helium.vmov_s32(*patches.sums(oy, ox, vectors)))
                 out = (oy * g.columns.out + ox) * g.outputs + o
-                result = mve.vqmovn_s32(exact.unsaturated(value, *constants))
-                f.do(mve.vstrb_scatter_s32(address(y, out), places, result))
+                result = helium.vqmovn_s32(exact.unsaturated(value, *constants))
+                f.do(helium.vstrb_scatter_s32(address(y, out), places, result))
     # A channel is read entirely before it is written.
     inplace = {0: SAME_PLACE} if g.shape == g.out_shape else {}
     return Kernel(f.done(), (0, *f.constants), macs=macs, inplace=inplace)
@@ -171,7 +171,7 @@ def _start(f: Function, name: str, index: ir.Expr, group: int, extent: int) -> i
 def _places(f: Function, g: Geometry, tiles: Tiling) -> ir.Expr:
     """Where the outputs of a group go, from the first one on."""
     targets = (T.uint32((y * g.columns.out + x) * g.outputs) for y, x in tiles.members)
-    return f.let("scatter", mve.vmov_u32(*targets))
+    return f.let("scatter", helium.vmov_u32(*targets))
 
 
 class _Weights:
@@ -223,7 +223,7 @@ class _Weights:
         """Clears the bytes around scattered weights, which are ``behind`` the plane."""
         self._f, self._plane, self._first = f, plane, T.int32(behind + self._furthest)
         for at in sorted({behind, behind + self._furthest} if self._compact else ()):
-            f.do(mve.vstrb_s8(address(plane, at), mve.vdup_s8(T.int8(0))))
+            f.do(helium.vstrb_s8(address(plane, at), helium.vdup_s8(T.int8(0))))
 
     def load(self, o: ir.Expr) -> list[dict[tuple[int, int], ir.Expr]]:
         """An output channel's vectors: for each part, for each output of a tile."""
@@ -232,13 +232,13 @@ class _Weights:
         if self._compact:
             source, first = self._plane, self._first
             count = T.int32(self._taps)
-            taken = mve.vldrbt_s8(address(self._w, o * self._taps), count)
-            to = mve.vldrb_u8(address(self._place_at, 0))
-            f.do(mve.vstrbt_scatter_s8(address(source, first), to, taken, count))
+            taken = helium.vldrbt_s8(address(self._w, o * self._taps), count)
+            to = helium.vldrb_u8(address(self._place_at, 0))
+            f.do(helium.vstrbt_scatter_s8(address(source, first), to, taken, count))
         first = f.let("first", first)
         return [
             {
-                output: f.let("w", mve.vldrb_s8(address(source, first + part * LANES - shift)))
+                output: f.let("w", helium.vldrb_s8(address(source, first + part * LANES - shift)))
                 for output, shift in self._shifts.items()
             }
             for part in range(self._parts)
@@ -267,7 +267,7 @@ class _Patches:
         """Loads what all patches need."""
         self._f, self._plane = f, plane
         if not self._contiguous:
-            self._gather = f.let("gather", mve.vldrb_u8(address(self._offsets, 0)))
+            self._gather = f.let("gather", helium.vldrb_u8(address(self._offsets, 0)))
 
     def sums(
         self, oy: ir.Expr, ox: ir.Expr, vectors: list[dict[tuple[int, int], ir.Expr]]
@@ -286,8 +286,8 @@ class _Patches:
 
     def _load(self, at: ir.Expr) -> ir.Expr:
         if self._contiguous:
-            return mve.vldrb_s8(address(self._plane, at))
-        return mve.vldrb_gather_s8(address(self._plane, at), self._gather)
+            return helium.vldrb_s8(address(self._plane, at))
+        return helium.vldrb_gather_s8(address(self._plane, at), self._gather)
 
 
 class Plane:
@@ -340,9 +340,9 @@ class Plane:
         self._f, self._x = f, x
         vectors = -(-(self.size + behind) // LANES)
         self._plane = f.scratch("plane", vectors * LANES)
-        zero = f.let("zero", mve.vdup_s8(T.int8(self._zero_point)))
+        zero = f.let("zero", helium.vdup_s8(T.int8(self._zero_point)))
         with f.loop("i", vectors) as i:
-            f.do(mve.vstrb_s8(address(self._plane, i * LANES), zero))
+            f.do(helium.vstrb_s8(address(self._plane, i * LANES), zero))
         return self._plane
 
     def fill(self, channel: ir.Expr) -> None:
@@ -359,12 +359,12 @@ class Plane:
                 with f.loop("i", width) as i:
                     f.store(self._plane, target + i, self._x[source + i * self._channels])
             elif width < 8:
-                index = mve.vmultiples_u32(T.int32(self._channels))
-                load, store = mve.vldrb_gather_s32, mve.vstrb_s32
+                index = helium.vmultiples_u32(T.int32(self._channels))
+                load, store = helium.vldrb_gather_s32, helium.vstrb_s32
                 self._copy_row(source, target, 4, lambda at: load(at, index), store)
             else:
-                index = mve.vmultiples_u16(T.int32(self._channels))
-                load, store = mve.vldrb_gather_s16, mve.vstrb_s16
+                index = helium.vmultiples_u16(T.int32(self._channels))
+                load, store = helium.vldrb_gather_s16, helium.vstrb_s16
                 self._copy_row(source, target, 8, lambda at: load(at, index), store)
 
     def _copy_row(
@@ -388,13 +388,13 @@ class Plane:
 
     def _fill_across_rows(self, channel: ir.Expr) -> None:
         f, channels = self._f, self._channels
-        index = mve.vmultiples_u16(T.int32(channels))
+        index = helium.vmultiples_u16(T.int32(channels))
         with f.loop("rows", -(-self._height // self._period)) as group:
             row = _start(f, "row", group, self._period, self._height)
             base = f.let("base", row * (self._width * channels) + channel)
             target = f.let("target", row * self.pitch)
             for i, start in enumerate(self._starts):
                 source = address(self._x, base + start * channels)
-                to = mve.vldrb_u16(address(self._position_at, i * 8))
-                taken = mve.vldrb_gather_s16(source, index)
-                f.do(mve.vstrb_scatter_s16(address(self._plane, target), to, taken))
+                to = helium.vldrb_u16(address(self._position_at, i * 8))
+                taken = helium.vldrb_gather_s16(source, index)
+                f.do(helium.vstrb_scatter_s16(address(self._plane, target), to, taken))

@@ -6,7 +6,7 @@ import numpy as np
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.kernels.helium.common import (
     LANES,
     LEAST_MACS,
@@ -58,14 +58,14 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
     with f.loop("row", rows) as row, f.loop("channels", dots.passes) as index:
         first = f.let("weights", index * dots.stride)
         acc = dots.sums(row * inputs, first)
-        result = mve.vqmovn_s32(dots.requantized(acc, first))
+        result = helium.vqmovn_s32(dots.requantized(acc, first))
         out = row * outputs
         if outputs < 4:
-            places = mve.vmov_u32(*(T.uint32(min(i, outputs - 1)) for i in range(4)))
-            f.do(mve.vstrb_scatter_s32(address(y, out), places, result))
+            places = helium.vmov_u32(*(T.uint32(min(i, outputs - 1)) for i in range(4)))
+            f.do(helium.vstrb_scatter_s32(address(y, out), places, result))
         else:
             channel = lesser(index * 4, outputs - 4) if outputs % 4 else index * 4
-            f.do(mve.vstrb_s32(address(y, out + channel), result))
+            f.do(helium.vstrb_s32(address(y, out + channel), result))
     return Kernel(f.done(), (0, *f.constants), macs=rows * weight.size)
 
 
@@ -138,10 +138,10 @@ class _Dots:
     def requantized(self, acc: list[ir.Expr], first: ir.Expr) -> ir.Expr:
         """The results of four channels as int32 lanes, to be saturated."""
         f, own = self._f, sum(not same for same in self._shared)
-        value = f.let("acc", mve.vmov_s32(*(acc[min(i, self._lanes - 1)] for i in range(4))))
+        value = f.let("acc", helium.vmov_s32(*(acc[min(i, self._lanes - 1)] for i in range(4))))
         tail = self._count * self._lanes
         vectors = iter(
-            mve.vldrw_s32(address(self._w, first + (tail + i) * LANES)) for i in range(own)
+            helium.vldrw_s32(address(self._w, first + (tail + i) * LANES)) for i in range(own)
         )
         rest = iter(self._scalars)
         columns = [next(rest if same else vectors) for same in self._shared]
@@ -154,6 +154,7 @@ class _Dots:
         f, lanes = self._f, self._lanes
         a = f.let("a", self._dot.load(self._x, x_at, index))
         vectors = [
-            mve.vldrw_s8(address(self._w, w_at + (index * lanes + i) * LANES)) for i in range(lanes)
+            helium.vldrw_s8(address(self._w, w_at + (index * lanes + i) * LANES))
+            for i in range(lanes)
         ]
         return [f.let("acc", multiply_add(s, a, v)) for s, v in zip(acc, vectors, strict=True)]

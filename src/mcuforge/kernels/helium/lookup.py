@@ -3,7 +3,7 @@
 import numpy as np
 from tvm.tirx.script import builder as T
 
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.kernels.helium.common import LANES
 from mcuforge.operators.quantize import requantization_table
 from mcuforge.tir.function import Function, address
@@ -35,9 +35,9 @@ def _gathered(operation: Operation, table: np.ndarray) -> Kernel | None:
     entries = f.param("table", len(table), dtype)
     y = f.param("y", size, dtype)
     with f.loop("i", size // LANES) as i:
-        values = mve.vldrb_u8(address(x, i * LANES))
-        found = mve.vldrb_gather_s8(address(entries, 0), values)
-        f.do(mve.vstrb_s8(address(y, i * LANES), found))
+        values = helium.vldrb_u8(address(x, i * LANES))
+        found = helium.vldrb_gather_s8(address(entries, 0), values)
+        f.do(helium.vstrb_s8(address(y, i * LANES), found))
     done = size // LANES * LANES
     if done < size:
         with f.loop("i", size - done) as i:

@@ -7,7 +7,7 @@ from tvm.tirx.script import builder as T
 
 from mcuforge.exact import arithmetic
 from mcuforge.exact.steps import Average
-from mcuforge.isa import helium as mve
+from mcuforge.isa import helium
 from mcuforge.kernels.helium.common import LANES, RoundedShift, rounded_shift
 from mcuforge.tir import inplace
 from mcuforge.tir.function import Function, address, lesser
@@ -52,7 +52,7 @@ def _average(operation: Operation) -> Kernel | None:
         total = _sum(f, x, g, f.let("base", pixel * g.channels + first))
         result = exact.vector(total, *scalars)
         out = (oy * g.columns.out + ox) * g.channels + first
-        f.do(mve.vstrb_s32(address(y, out), result))
+        f.do(helium.vstrb_s32(address(y, out), result))
     return Kernel(f.done(), (0,), inplace={0: _distance(g)})
 
 
@@ -67,7 +67,7 @@ def _division(operation: Operation, count: int) -> RoundedShift | None:
 def _sum(f: Function, x: tirx.Var, g: Geometry, base: ir.Expr) -> ir.Expr:
     """Four channels, summed over a window whose first pixel is at ``base``."""
     pool_h, pool_w, pitch = g.rows.window, g.columns.window, g.columns.size * g.channels
-    total = f.variable("total", mve.vldrb_s32(address(x, base)))
+    total = f.variable("total", helium.vldrb_s32(address(x, base)))
     # The first pixel starts the sum; its row has one less to add.
     for rows, columns, at in ((1, pool_w - 1, g.channels), (pool_h - 1, pool_w, pitch)):
         if not rows * columns:
@@ -78,7 +78,7 @@ def _sum(f: Function, x: tirx.Var, g: Geometry, base: ir.Expr) -> ir.Expr:
             for pixel in pixels:
                 with f.loop("kx", 1 if pixel is not None else columns) as kx:
                     here = row + (kx if pixel is None else pixel) * g.channels
-                    total.set(mve.vadd_s32(total.value, mve.vldrb_s32(address(x, here))))
+                    total.set(helium.vadd_s32(total.value, helium.vldrb_s32(address(x, here))))
     return total.value
 
 
@@ -112,9 +112,9 @@ def _max(operation: Operation) -> Kernel | None:
             largest = _largest(f, [address(x, pixel + first) for pixel in pixels], channels, limits)
             at = address(y, to + first)
             if channels < LANES:
-                f.do(mve.vstrbt_s8(at, largest, T.int32(channels)))
+                f.do(helium.vstrbt_s8(at, largest, T.int32(channels)))
             else:
-                f.do(mve.vstrb_s8(at, largest))
+                f.do(helium.vstrb_s8(at, largest))
     return Kernel(f.done(), (0,), inplace={0: _distance(g)})
 
 
@@ -135,15 +135,15 @@ def _largest(f: Function, pixels: list[ir.Expr], channels: int, limits: tuple[in
     """The maximum over pixels of up to sixteen channels, clamped."""
 
     def load(at: ir.Expr) -> ir.Expr:
-        return mve.vldrbt_s8(at, T.int32(channels)) if channels < LANES else mve.vldrb_s8(at)
+        return helium.vldrbt_s8(at, T.int32(channels)) if channels < LANES else helium.vldrb_s8(at)
 
     largest = load(pixels[0])
     for pixel in pixels[1:]:
-        largest = f.let("largest", mve.vmax_s8(largest, load(pixel)))
+        largest = f.let("largest", helium.vmax_s8(largest, load(pixel)))
     if limits[0] > -128:
-        largest = mve.vmax_s8(largest, mve.vdup_s8(T.int8(limits[0])))
+        largest = helium.vmax_s8(largest, helium.vdup_s8(T.int8(limits[0])))
     if limits[1] < 127:
-        largest = mve.vmin_s8(largest, mve.vdup_s8(T.int8(limits[1])))
+        largest = helium.vmin_s8(largest, helium.vdup_s8(T.int8(limits[1])))
     return largest
 
 
