@@ -1,7 +1,10 @@
 """A model in, Model Library Format out."""
 
+import functools
 import importlib.metadata
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from mcuforge import formats, mlf, passes, provenance
 from mcuforge.codegen import llvm
 from mcuforge.codegen.memory import MemoryPlan
 from mcuforge.codegen.program import Program
-from mcuforge.errors import ConfigError
+from mcuforge.errors import OPERATOR, ConfigError, ModelError
 from mcuforge.executors import aot
 from mcuforge.executors.generate import Generated, generate
 from mcuforge.executors.ports import Port, check_name
@@ -55,8 +58,12 @@ def compile_model(
         raise ConfigError(f"opt_level {opt_level} is not in 0..{passes.MAX_OPT_LEVEL}")
     source, content = formats.of(model), formats.read(model)
     description = source.describe(content, name)
-    module = passes.optimize(source.to_relax(content), target, opt_level)
-    generated = generate(module, description, target, opt_level != _UNSHARED_LEVEL, io_in_workspace)
+    build = functools.partial(_build, target, opt_level, io_in_workspace)
+    imported = source.to_relax(content)
+    try:
+        module, generated = build(imported, description)
+    except ModelError as error:
+        raise _located(error, source, content, name, build) from error
     symbol = generated.interface.symbol
     members = {
         **{f"codegen/host/src/{k}": v.encode() for k, v in generated.sources.items()},
@@ -72,6 +79,43 @@ def compile_model(
     info = _info(description, target, opt_level, generated)
     functions = _functions(generated.program, symbol)
     mlf.write(output, mlf.metadata(name, info, _target(target), functions), members)
+
+
+def _build(
+    target: Target,
+    opt_level: int,
+    io_in_workspace: bool,
+    imported: tvm.IRModule,
+    description: Description,
+) -> tuple[tvm.IRModule, Generated]:
+    module = passes.optimize(imported, target, opt_level)
+    shared = opt_level != _UNSHARED_LEVEL
+    return module, generate(module, description, target, shared, io_in_workspace)
+
+
+def _located(
+    error: ModelError, source: formats.Format, content: bytes, name: str, build: Callable
+) -> ModelError:
+    """The error with the operator that it comes from, where that can be known.
+
+    Passes and code generation see what became of operators, not the model's own. The one that fails
+    in the same way when it is compiled by itself is the one.
+    """
+
+    def what(error: ModelError) -> str:
+        # The numbers in it are those of TVM's variables.
+        return re.sub(r"\d+", "", error.message)
+
+    if error.message.startswith(OPERATOR):
+        return error
+    for where, alone in source.operators(content):
+        try:
+            build(source.to_relax(alone), source.describe(alone, name))
+        except ModelError as failure:
+            if what(failure) == what(error):
+                message = f"{where}: {error.message}".replace(": the model cannot", " cannot")
+                return ModelError(message, error.hint)
+    return error
 
 
 def _parameters(program: Program) -> bytes:

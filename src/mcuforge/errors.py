@@ -75,12 +75,13 @@ def located(where: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an error of another library says, on one line; its kind where it says nothing.
+    """What an error of another library says, on one line; its kind where that says little.
 
     TVM and numpy put what is wrong on the last line, behind a trace of C++.
     """
     lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+    kind = "" if lines and not isinstance(error, LookupError) else type(error).__name__
+    return " ".join([kind, *map(str.strip, lines[-1:])]).strip()
 
 
 def _printable(text: str) -> str:

@@ -6,12 +6,15 @@ import batch
 import numpy as np
 import pytest
 import strategies
+import tvm
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tflite_graphs import Graph, Spec, answer
 
+from mcuforge import passes
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError
+from mcuforge.passes.rewrite import rewrite_main
 from mcuforge.target import Target
 
 OPERATORS = [(op, dtype) for op, (_, dtypes) in strategies.OPERATORS.items() for dtype in dtypes]
@@ -70,6 +73,36 @@ def test_an_unsupported_operator_is_named(dtype: str, tmp_path: Path) -> None:
     path.write_bytes(graph.build(z))
     with pytest.raises(ModelError, match=r"COS \(operator 1, output tensor 'cos_2'\)"):
         compile_model(path, "model", Target.parse("host-c"), 1, tmp_path / "model.tar")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("no"), NotImplementedError(), RecursionError("deep")]
+)
+def test_an_error_behind_the_import_names_its_operator(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    def fail(builder, value, lookup):
+        if getattr(getattr(value, "op", None), "name", "") == "relax.nn.softmax":
+            raise error
+        return value
+
+    @tvm.transform.module_pass(opt_level=0, name="Failing")
+    class Failing:
+        def transform_module(self, mod, _ctx):
+            return rewrite_main(mod, fail)
+
+    monkeypatch.setattr(passes, "RestoreIntegers", Failing)
+    graph = Graph()
+    x = graph.input(Spec((1, 4), "int8", 0.1, 3))
+    y = graph.op("RELU", [x], Spec((1, 4), "int8", 0.1, 3))
+    z = graph.op("SOFTMAX", [y], Spec((1, 4), "int8", 1 / 256, -128), beta=1.0)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(graph.build(z))
+    with pytest.raises(
+        ModelError, match=r"^operator SOFTMAX .operator 1, output tensor 'softmax_2'. can"
+    ):
+        compile_model(path, "model", Target.parse("host-c"), 1, tmp_path / "model.tar")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_model_without_names_compiles(tmp_path: Path) -> None:

@@ -210,6 +210,29 @@ def test_a_model_beyond_all_microcontrollers_is_refused() -> None:
             describe(changed(change), "x")
 
 
+def test_a_tensor_has_one_value() -> None:
+    def twice(model: schema.ModelT) -> None:
+        model.subgraphs[0].inputs = [0, 0]
+
+    def constant(model: schema.ModelT) -> None:
+        model.subgraphs[0].inputs = [0, model.subgraphs[0].operators[0].inputs[1]]
+
+    def overwritten(model: schema.ModelT) -> None:
+        model.subgraphs[0].operators.append(model.subgraphs[0].operators[0])
+
+    def overwritten_input(model: schema.ModelT) -> None:
+        model.subgraphs[0].operators[0].outputs = [0]
+
+    for change, message in (
+        (twice, "input 'input_0' is a constant, or comes twice"),
+        (constant, "input 'constant_1' is a constant, or comes twice"),
+        (overwritten, r"operator CONV_2D \(operator 3, .*\) overwrites a tensor"),
+        (overwritten_input, r"operator CONV_2D \(operator 0, .*\) overwrites a tensor"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            describe(changed(change), "x")
+
+
 def test_lists_that_lie_over_one_another_end() -> None:
     """A thousand operators that are all the same one, of a thousand operands."""
 

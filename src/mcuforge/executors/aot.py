@@ -129,6 +129,8 @@ def _run_function(interface: Interface, program: Program, plan: MemoryPlan) -> l
     lines.append(
         f"int32_t {symbol}_run(struct {symbol}_inputs *inputs, struct {symbol}_outputs *outputs) {{"
     )
+    if not any(tensor.kind == "input" for step in program.steps for tensor in step.args):
+        lines.append("    (void)inputs; /* No output depends on them. */")
     for port in interface.inputs:
         lines += _copy_outside("inputs", port, plan)
     for index, step in enumerate(program.steps):

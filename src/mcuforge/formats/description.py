@@ -35,6 +35,11 @@ class Operator:
     output: str
     macs: int
 
+    @property
+    def where(self) -> str:
+        """Where it is, as every message about it begins."""
+        return f"operator {self.op} (operator {self.index}, output tensor '{self.output}')"
+
 
 @dataclass(frozen=True)
 class Description:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from mcuforge.errors import ModelError
 from mcuforge.formats.description import Description
 from mcuforge.formats.tflite.describe import describe
 from mcuforge.formats.tflite.oracle import answers
+from mcuforge.formats.tflite.split import operators
 
 if TYPE_CHECKING:
     import tvm
@@ -33,12 +34,15 @@ class Format:
             arithmetic between ``dequantize`` and ``quantize``.
         answers: ``(path, inputs)``: what the format's own reference implementation computes.
             Inputs and outputs are uint8 [n, bytes], each row the raw bytes of all tensors in order.
+        operators: ``(content)``: the place and a model of each operator by itself, to find the one
+            that an error comes from.
     """
 
     title: str
     describe: Callable[[bytes, str], Description]
     to_relax: Callable[[bytes], tvm.IRModule]
     answers: Callable[[Path, np.ndarray], np.ndarray]
+    operators: Callable[[bytes], Iterator[tuple[str, bytes]]]
 
 
 def of(path: Path) -> Format:
@@ -68,4 +72,6 @@ def _tflite_to_relax(content: bytes) -> tvm.IRModule:
     return from_tflite(content)
 
 
-_FORMATS = {".tflite": Format("TensorFlow Lite", describe, _tflite_to_relax, answers)}
+_FORMATS = {
+    ".tflite": Format("TensorFlow Lite", describe, _tflite_to_relax, answers, operators),
+}

@@ -30,13 +30,13 @@ class RestoreIntegers:
 def _refuse_leftovers(mod: tvm.IRModule) -> None:
     """A quantized operator left in float arithmetic would be inexact without a word."""
     values = {binding.var: binding.value for binding in bindings(mod)}
-    for var, value in values.items():
+    for value in values.values():
         if getattr(getattr(value, "op", None), "name", "") == "relax.quantize":
             source = values.get(value.args[0])
             name = getattr(getattr(source, "op", None), "name", "an operator")
             name, dtype = name.removeprefix("relax."), str(value.attrs.out_dtype)
             raise ModelError(
-                f"{name} with {dtype} result (tensor '{var.name}') has no exact integer form here",
+                f"{name} with {dtype} result has no exact integer form here",
                 "use int8 or uint8 activations and TFLite's own quantization of this operator",
             )
 

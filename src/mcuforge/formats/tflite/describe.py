@@ -174,6 +174,8 @@ class _Reader:
         return index
 
     def description(self, name: str) -> Description:
+        # Options and all else that is not looked at here lie inside the file, too.
+        schema.ModelT.InitFromPackedBuf(self.bytes)
         inputs, outputs = (self._list(self.graph, f, self._index) for f in ("Inputs", "Outputs"))
         if not (inputs and outputs):
             raise ModelError("it has no inputs or no outputs")
@@ -188,6 +190,7 @@ class _Reader:
         operators = tuple(self._operator(index, node) for index, node in enumerate(nodes))
         macs = sum(operator.macs for operator in operators)
         self._limit(macs)
+        self._refuse_overwritten(inputs, nodes)
         ranges = self._ranges(nodes)
         return Description(
             name=name,
@@ -210,13 +213,29 @@ class _Reader:
     def _operator(self, index: int, node: tuple[str, list[int], list[int]]) -> Operator:
         op, *indices = node
         inputs, outputs = ([None if i < 0 else self.tensors[i] for i in part] for part in indices)
-        output = outputs[0].name if outputs else ""
+        operator = Operator(index, op, outputs[0].name if outputs else "", 0)
         try:
-            return Operator(index, op, output, _macs(op, inputs, outputs))
+            return dataclasses.replace(operator, macs=_macs(op, inputs, outputs))
         except ModelError as error:
-            raise ModelError(
-                f"operator {op} (operator {index}, output tensor '{output}') {error}"
-            ) from error
+            raise ModelError(f"{operator.where} {error}") from error
+
+    def _refuse_overwritten(
+        self, inputs: list[int], nodes: list[tuple[str, list[int], list[int]]]
+    ) -> None:
+        """Refuse a tensor that has two values: of two operators, or as an input or a constant."""
+        tensors = [self.graph.Tensors(index) for index in range(len(self.tensors))]
+        written = {i for i, tensor in enumerate(tensors) if self.buffers[tensor.Buffer()]}
+        for index in inputs:
+            if index in written:
+                name = self.tensors[index].name
+                raise ModelError(f"input '{name}' is a constant, or comes twice")
+            written.add(index)
+        for index, (op, _, outputs) in enumerate(nodes):
+            for output in outputs:
+                if output in written:
+                    where = Operator(index, op, self.tensors[output].name, 0).where
+                    raise ModelError(f"{where} overwrites a tensor that has a value")
+                written.add(output)
 
     def _limit(self, macs: int) -> None:
         """Refuse what no microcontroller can hold or compute, tensor for tensor unsuspicious."""

@@ -47,14 +47,15 @@ def from_tflite(data: bytes) -> tvm.IRModule:
     Raises:
         ModelError: an operator is not supported; names it, its index and its output tensor.
     """
-    graph = normalize(data)
     builders: list[relax.BlockBuilder] = []
-
-    def converter(model, subgraph, exp_tab, bb) -> _Converter:
-        builders.append(bb)
-        return _Converter(graph, model, subgraph, exp_tab, bb)
-
     with located(""):
+        # Options and what else `describe` does not read may be damaged.
+        graph = normalize(data)
+
+        def converter(model, subgraph, exp_tab, bb) -> _Converter:
+            builders.append(bb)
+            return _Converter(graph, model, subgraph, exp_tab, bb)
+
         try:
             model = tflite.Model.GetRootAsModel(graph.pack(), 0)
             return tvm_from_tflite(model, op_converter=converter)
