@@ -29,6 +29,8 @@ _LIMIT = 1 << 31
 _COMPACT_BIAS, _COMPACT_MULTIPLE = 1 << 26, 4
 # Values of q: below 2^20 biases stay far from overflow.
 _LARGEST_Q = (1 << 20) - 1
+# Outputs of the high word have 9 bits: shifted by 32 and this, they fit 63 bits in the search.
+_LARGEST_SHIFT = 22
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ def high_word(
     # m = mantissa * 2^(shift + 1 + exponent) / unit has to stay below 2^31.
     most = unit.bit_length() - 2 - largest
     # Multiples of four first: layers with the same shift share their code.
-    for shift in sorted(range(max(most - 4, 1), min(most, 22) + 1), key=lambda s: (s % 4 != 0, -s)):
+    for shift in sorted(
+        range(max(most - 4, 1), min(most, _LARGEST_SHIFT) + 1), key=lambda s: (s % 4 != 0, -s)
+    ):
         # Without c an instruction operand is free; with it the accumulators are smaller.
         for c in (zero,) if signed else (0, zero):
             solved = _solve(steps.select(live), sign, scale[live], zero - c, shift, unit, stored)
