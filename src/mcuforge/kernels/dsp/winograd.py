@@ -1,4 +1,4 @@
-"""3x3 convolutions on ARMv7E-M with 4/9 of the multiplications, at opt_level 4.
+"""3x3 convolutions with the DSP extension and 4/9 of the multiplications, at opt_level 4.
 
 See ``isa.dsp.winograd``. Weights take 3.6 times their size in flash, so this is for layers
 whose weights are used often, which have few of them. Three tiles of 2x2 outputs are transformed,
@@ -20,7 +20,10 @@ from mcuforge.tir.function import Function, address, lesser
 from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import Kernel, Operation, kernel
 
-# Below, expanding the weights costs too much flash for the time it saves.
+# Below, expanding the weights costs too much flash for the time it saves. On an emulated Cortex-M7
+# (gcc 12 and clang 19, -O3), 16 to 16 channels on 256 pixels take 341,209 and 343,789 instructions,
+# and 545,260 and 562,148 in the blocks of level 3: 200,000 saved for 6 KB of weights. On 64 pixels
+# the same 6 KB save 44,000, with 94,887 and 95,357 instead of 138,988 and 144,628.
 _LEAST_PIXELS = 256
 
 

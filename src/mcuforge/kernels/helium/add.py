@@ -8,6 +8,9 @@ from mcuforge.operators.add import affine
 from mcuforge.tir.function import Function, address
 from mcuforge.tir.registry import Kernel, Operation, kernel
 
+# int32 lanes of a vector. Sums of fewer than two vectors are left to scalar loops. On an emulated
+# Cortex-M55 (gcc 12 and clang 19, -O3) a pointwise convolution and a sum of eight take 95 and 82
+# instructions with vectors, 228 and 175 with the sum in a scalar loop.
 _LANES = 4
 
 

@@ -18,7 +18,12 @@ LANES = 16
 """int8 lanes of a vector."""
 
 LEAST_MACS = 64
-"""Layers with fewer multiply-accumulates are left to scalar loops."""
+"""Layers with fewer multiply-accumulates are left to scalar loops.
+
+On an emulated Cortex-M55 (gcc 12 and clang 19, -O3) a dense layer of 16 to 4, 64 of them, takes 35
+and 36 instructions with vectors, 325 and 88 as scalar loops; a depthwise 3x3 over 2x2x2, 72 of
+them, 120 and 157 with vectors, 485 and 205 as scalar loops.
+"""
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,16 @@ from mcuforge.tir.registry import SAME_PLACE, Kernel, Operation, kernel
 
 # Offsets of a gather load are bytes.
 _REACH = 256
-# Most bytes by which a channel's weights are padded to a vector at opt_level 3.
+# Most bytes by which a channel's weights are padded to a vector at opt_level 3: what a model's
+# constants may take above its weights is a tenth. Padding them at opt_level 4 takes 72,588 and
+# 55,244 instructions for 3x3 over 25x5x64 on an emulated Cortex-M55 (gcc 12 and clang 19, -O3),
+# scattering them 72,156 and 55,965.
 _MOST_PADDING = 6
-# Most patches an output is summed from: their weights stay in registers.
+# Most patches an output is summed from: their weights stay in registers. 8x8 over 16x16x8, four
+# patches, take 34,882 and 32,046 instructions there, scalar loops 1,217,978 and 761,882.
 _MOST_PARTS = 4
-# Instructions per group of outputs beside loads and dot products.
+# An estimate of a group's instructions beside loads and dot products: those that put the sums into
+# a vector, requantize and store it, and those of the loop.
 _GROUP_COST = 11
 
 

@@ -15,9 +15,13 @@ from mcuforge.tir.geometry import Axis, Geometry
 from mcuforge.tir.registry import Kernel, Operation, kernel
 
 _LANES = 4
-# Widest window whose rows are summed without loops.
+# Measured thresholds: instructions an inference, emulated Cortex-M55, gcc 12 and clang 19, -O3.
+#
+# Widest window whose rows are summed without loops. Averages of 4x20x64 take 4,447 and 5,252 with a
+# loop, 8,707 and 5,280 without one.
 _UNROLLED = 12
-# Compilers do as well on smaller windows.
+# Fewer inputs an output are left to compilers, of which clang makes vectors itself. Averages of
+# 4x8x64, 32 inputs, take 3,314 and 2,217 here, 5,077 and 2,125 as compiled.
 _LEAST_COUNT = 32
 
 
