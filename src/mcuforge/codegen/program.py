@@ -9,7 +9,7 @@ from tvm import ir, relax
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ModelError
 from mcuforge.passes.rewrite import bindings
-from mcuforge.tir.registry import constant_value
+from mcuforge.tir.integer_op import constant_value
 
 
 @dataclass(frozen=True)

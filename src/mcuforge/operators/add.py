@@ -6,12 +6,18 @@ from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic, search
 from mcuforge.exact.lines import Lines
+from mcuforge.tir.channels import Channelwise
 from mcuforge.tir.indexing import broadcast_strides, offset
+from mcuforge.tir.integer_op import Traits, integer_op
 from mcuforge.tir.qdq import Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 from mcuforge.tir.requantize import clamp, exact_line, requantize
 
-add = integer_op("add", lambda shapes, attrs: (np.broadcast_shapes(*shapes), attrs["dtype"]))
+add = integer_op(
+    "add",
+    lambda shapes, attrs: (np.broadcast_shapes(*shapes), attrs["dtype"]),
+    Traits(channels=Channelwise(operands=2)),
+)
 """``add(a, b, **attrs)``: exact ADD; SUB where ``subtract`` is set.
 
 Attrs: a_scale, a_zero_point, b_scale, b_zero_point, scale, zero_point, subtract, clamp_min,

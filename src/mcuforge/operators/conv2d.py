@@ -1,14 +1,18 @@
 """2-D convolutions, plain, grouped and depthwise: CONV_2D and DEPTHWISE_CONV_2D."""
 
+from typing import Any
+
 import numpy as np
 from tvm import relax
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
 from mcuforge.tir import inplace
+from mcuforge.tir.channels import WeightedSum
 from mcuforge.tir.geometry import Geometry
+from mcuforge.tir.integer_op import Traits, integer_op, macs_of_weights
 from mcuforge.tir.qdq import Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 from mcuforge.tir.requantize import accumulator_bound, clamp, exact_lines, requantize
 
 # Bytes of a window that may be a local variable; larger ones are part of the workspace. It bounds
@@ -22,7 +26,16 @@ def infer_conv2d(shapes, attrs):
     return Geometry.of(shapes[:2], attrs).out_shape, attrs.get("dtype")
 
 
-conv2d = integer_op("conv2d", infer_conv2d)
+def _outside(attrs: dict[str, Any]) -> int:
+    """What contributes nothing: the input's zero point."""
+    return attrs["input_zero_point"]
+
+
+conv2d = integer_op(
+    "conv2d",
+    infer_conv2d,
+    Traits(channels=WeightedSum(), outside=_outside, macs=macs_of_weights),
+)
 """``conv2d(x, weight, bias, scale, **attrs)``: exact CONV_2D.
 
 Args: x (n, h, w, c) int8/uint8; weight (o, kh, kw, c / groups) of the same dtype; bias (o,) int32;
@@ -32,7 +45,11 @@ weight_zero_point, zero_point; clamp_min, clamp_max; rounding (see ``requantize.
 dtype of the result.
 """
 
-depthwise_conv2d = integer_op("depthwise_conv2d", infer_conv2d)
+depthwise_conv2d = integer_op(
+    "depthwise_conv2d",
+    infer_conv2d,
+    Traits(channels=WeightedSum(depthwise=True), outside=_outside, macs=macs_of_weights),
+)
 """``depthwise_conv2d(x, weight, bias, scale, **attrs)``: exact DEPTHWISE_CONV_2D.
 
 As ``conv2d``, with weight (kh, kw, c * m); output channel o reads input channel o // m.

@@ -5,12 +5,16 @@ from tvm import relax
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
+from mcuforge.tir.channels import WeightedSum
+from mcuforge.tir.integer_op import Traits, integer_op, macs_of_weights
 from mcuforge.tir.qdq import Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 from mcuforge.tir.requantize import accumulator_bound, clamp, exact_lines, requantize
 
 fully_connected = integer_op(
-    "fully_connected", lambda shapes, attrs: ([*shapes[0][:-1], shapes[1][0]], attrs["dtype"])
+    "fully_connected",
+    lambda shapes, attrs: ([*shapes[0][:-1], shapes[1][0]], attrs["dtype"]),
+    Traits(channels=WeightedSum(), macs=macs_of_weights),
 )
 """``fully_connected(x, weight, bias, scale, **attrs)``: exact FULLY_CONNECTED.
 

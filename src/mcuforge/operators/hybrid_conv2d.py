@@ -11,10 +11,13 @@ import math
 from tvm.script import tirx as T
 
 from mcuforge.operators.conv2d import infer_conv2d
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel
+from mcuforge.tir.integer_op import Traits, integer_op, macs_of_weights
+from mcuforge.tir.registry import Kernel, Operation, kernel
 
 hybrid_conv2d = integer_op(
-    "hybrid_conv2d", lambda shapes, attrs: (infer_conv2d(shapes, attrs)[0], "float32")
+    "hybrid_conv2d",
+    lambda shapes, attrs: (infer_conv2d(shapes, attrs)[0], "float32"),
+    Traits(macs=macs_of_weights),
 )
 """``hybrid_conv2d(x, weight, bias, scale, **attrs)``: x (n, h, w, c) float32; weight (o, kh, kw, c)
 int8; bias, scale (of the weights) (o,) float32. Attrs: strides, dilation, padding, low and high

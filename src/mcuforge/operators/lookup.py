@@ -8,8 +8,9 @@ from tvm import relax
 
 from mcuforge.exact import arithmetic
 from mcuforge.operators.quantize import table_kernel
+from mcuforge.tir.integer_op import integer_op
 from mcuforge.tir.qdq import Quantized, Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 
 lookup = integer_op("lookup", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
 """``lookup(x, table, function, dtype)``: table (256,) over the values of x in increasing order.

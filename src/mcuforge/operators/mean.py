@@ -7,8 +7,9 @@ from tvm.script import tirx as T
 from mcuforge.exact import arithmetic
 from mcuforge.exact.lines import Lines
 from mcuforge.tir.indexing import offset, strides
+from mcuforge.tir.integer_op import integer_op
 from mcuforge.tir.qdq import Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 from mcuforge.tir.requantize import clamp, exact_line, requantize
 
 

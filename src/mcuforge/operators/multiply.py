@@ -6,8 +6,9 @@ from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
 from mcuforge.tir.indexing import broadcast_strides, offset
+from mcuforge.tir.integer_op import integer_op
 from mcuforge.tir.qdq import Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 from mcuforge.tir.requantize import clamp, exact_line, requantize
 
 multiply = integer_op(

@@ -5,9 +5,11 @@ from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
 from mcuforge.tir import inplace
+from mcuforge.tir.channels import Channelwise
 from mcuforge.tir.geometry import Geometry
+from mcuforge.tir.integer_op import Traits, integer_op
 from mcuforge.tir.qdq import Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 from mcuforge.tir.requantize import clamp
 
 
@@ -15,7 +17,12 @@ def _infer(shapes, attrs):
     return Geometry.of(shapes, attrs).out_shape, attrs["dtype"]
 
 
-pool2d = integer_op("pool2d", _infer)
+def _constant(operation: Operation, value: int) -> int:
+    """Average and maximum of equals."""
+    return min(max(value, operation.attrs["clamp_min"]), operation.attrs["clamp_max"])
+
+
+pool2d = integer_op("pool2d", _infer, Traits(channels=Channelwise(_constant)))
 """``pool2d(x, **attrs)``: exact AVERAGE_POOL_2D or MAX_POOL_2D of x (n, h, w, c), 8 bits.
 
 Attrs: kind (``average`` or ``max``), pool_size, strides, padding (top, left, bottom, right),

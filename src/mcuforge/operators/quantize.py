@@ -4,7 +4,9 @@ import numpy as np
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel
+from mcuforge.tir.channels import Channelwise
+from mcuforge.tir.integer_op import Traits, integer_op
+from mcuforge.tir.registry import Kernel, Operation, kernel
 from mcuforge.tir.requantize import clamp
 
 quantize = integer_op("quantize", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
@@ -13,7 +15,11 @@ quantize = integer_op("quantize", lambda shapes, attrs: (shapes[0], attrs["dtype
 dequantize = integer_op("dequantize", lambda shapes, _attrs: (shapes[0], "float32"))
 """``dequantize(x, scale, zero_point)``: 8 or 16 bits to float32."""
 
-requantize = integer_op("requantize", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
+requantize = integer_op(
+    "requantize",
+    lambda shapes, attrs: (shapes[0], attrs["dtype"]),
+    Traits(channels=Channelwise()),
+)
 """``requantize(x, in_scale, in_zero_point, scale, zero_point, dtype)``: integers to integers."""
 
 

@@ -3,7 +3,8 @@
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel
+from mcuforge.tir.integer_op import integer_op
+from mcuforge.tir.registry import Kernel, Operation, kernel
 
 resize_nearest = integer_op(
     "resize_nearest",

@@ -7,8 +7,9 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from mcuforge.exact import arithmetic
+from mcuforge.tir.integer_op import integer_op
 from mcuforge.tir.qdq import Region
-from mcuforge.tir.registry import Kernel, Operation, integer_op, kernel, restores
+from mcuforge.tir.registry import Kernel, Operation, kernel, restores
 
 # Below opt_level 4, at most so many exponentials are computed rather than looked up in a table of
 # 1 KB. On an emulated Cortex-M7 (gcc 12 and clang 19, -O3) 12 outputs take 1,490 and 1,487

@@ -6,8 +6,9 @@ from tvm import relax
 
 from mcuforge.errors import ModelError
 from mcuforge.passes.rewrite import Lookup, bindings, rewrite_main
+from mcuforge.tir.integer_op import INTEGER_OP_PREFIX, attributes, constant_value
 from mcuforge.tir.qdq import Quantized, Region
-from mcuforge.tir.registry import INTEGER_OP_PREFIX, attributes, constant_value, restorer
+from mcuforge.tir.registry import restorer
 
 _EIGHT_BITS = ("int8", "uint8")
 # These move elements; arithmetic is exact on 8 bits only.

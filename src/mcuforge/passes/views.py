@@ -4,7 +4,7 @@ import tvm
 from tvm import relax
 
 from mcuforge.passes.rewrite import Lookup, rewrite_main
-from mcuforge.tir.registry import integer_op
+from mcuforge.tir.integer_op import integer_op
 
 view = integer_op("view", lambda _shapes, attrs: (attrs["shape"], attrs["dtype"]))
 """``view(x, shape, dtype)``: the same bytes, another shape."""

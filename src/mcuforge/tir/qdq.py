@@ -8,7 +8,7 @@ from tvm import ir, relax
 
 from mcuforge.errors import ModelError
 from mcuforge.exact import arithmetic
-from mcuforge.tir.registry import constant_value
+from mcuforge.tir.integer_op import constant_value
 
 _LAYOUT_OPS = {"relax.reshape", "relax.permute_dims", "relax.expand_dims", "relax.squeeze"}
 

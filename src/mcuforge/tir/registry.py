@@ -1,75 +1,23 @@
 """What files in ``operators/`` and ``kernels/`` declare, and how passes find it.
 
-A file declares an integer Relax operator (``integer_op``), how to recognise it in the QDQ graph
+A file declares an integer Relax operator (``tir.integer_op``), how to recognise it in the QDQ graph
 TVM imports (``restores``), and the TIR kernels that compute it (``kernel``): a scalar one at
 opt_level 1 that every core runs, and at higher levels ones for cores with certain features.
 """
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tvm import ir, relax, tirx
+from tvm import tirx
 
 from mcuforge.target import FEATURES
 from mcuforge.tir.geometry import Geometry
 
-INTEGER_OP_PREFIX = "mcuforge."
-
 # In ``Kernel.inplace``: the result may lie over the operand if it is no larger and starts at the
 # same byte, but not anywhere below.
 SAME_PLACE = -1
-
-
-def integer_op(name: str, infer: Callable[..., tuple[Sequence[int], str]]) -> Callable:
-    """Register the Relax operator ``mcuforge.<name>`` and return the function that calls it.
-
-    Args:
-        name: the operator's name without prefix.
-        infer: ``(arg_shapes, attrs) -> (shape, dtype)`` of the result; ``attrs`` is a dict.
-
-    Returns:
-        ``call(*args, **attrs) -> relax.Call``; usable in TVMScript too.
-    """
-
-    def infer_type(call: relax.Call, _builder: relax.BlockBuilder) -> relax.TensorType:
-        shapes = [tuple(int(d) for d in arg.ty.shape) for arg in call.args]
-        shape, dtype = infer(shapes, attributes(call))
-        return relax.TensorType([int(d) for d in shape], dtype)
-
-    full_name = INTEGER_OP_PREFIX + name
-    ir.register_op_attr(full_name, "FInferType", infer_type)
-    ir.register_op_attr(full_name, "FPurity", True)
-
-    def call(*args: relax.Expr, **attrs: Any) -> relax.Call:
-        return relax.Call(ir.Op.get(full_name), args, ir.make_node("ir.DictAttrs", **attrs))
-
-    call.op_name = full_name
-    return call
-
-
-def attributes(call: relax.Call) -> dict[str, Any]:
-    """The attributes of an operator call as plain Python values, whatever their node type."""
-    if call.attrs is None:
-        return {}
-    keys = call.attrs.keys() if hasattr(call.attrs, "keys") else []
-    return {str(key): _plain(call.attrs[key]) for key in keys}
-
-
-def constant_value(expr: relax.Expr) -> np.ndarray | None:
-    """The value of a Relax constant, or None for any other expression."""
-    return expr.value.numpy() if isinstance(expr, ir.GenericConst) else None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tirx.IntImm | tirx.FloatImm):
-        return value.value
-    if isinstance(value, bool | int | float) or value is None:
-        return value
-    if isinstance(value, str):
-        return str(value)
-    return tuple(_plain(item) for item in value)
 
 
 @dataclass(frozen=True)
