@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tflite_graphs import Graph, Spec
 
 from mcuforge.errors import ModelError
+from mcuforge.formats.tflite import graph as importer_graph
 from mcuforge.formats.tflite import oracle
 from mcuforge.formats.tflite.describe import describe
 from mcuforge.models import vectors
@@ -141,16 +142,34 @@ def test_an_operator_code_is_the_larger_of_its_two_fields() -> None:
     assert [op.op for op in operators] == ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]
 
 
-def test_constants_behind_the_flatbuffer_count_as_weights() -> None:
+def moved_out() -> bytes:
+    """The tiny model with its constants behind the flatbuffer."""
+    outside = bytearray()
+
     def move_out(model: schema.ModelT) -> None:
         for buffer in model.buffers:
             if buffer.data is not None:
-                buffer.offset, buffer.size, buffer.data = 1 << 12, len(buffer.data), None
+                buffer.offset, buffer.size = (1 << 13) + len(outside), len(buffer.data)
+                outside.extend(bytes(buffer.data).ljust(-(-buffer.size // 16) * 16, b"\0"))
+                buffer.data = None
 
-    model = changed(move_out).ljust(1 << 13, b"\0")
-    assert describe(model, "x").weights_bytes == describe(TINY, "x").weights_bytes
+    return changed(move_out).ljust(1 << 13, b"\0") + outside
+
+
+def test_constants_behind_the_flatbuffer_count_as_weights() -> None:
+    assert describe(moved_out(), "x").weights_bytes == describe(TINY, "x").weights_bytes
     with pytest.raises(ModelError, match="a constant ends behind the file"):
-        describe(model[: 1 << 12], "x")
+        describe(moved_out()[: 1 << 13], "x")
+
+
+def test_constants_behind_the_flatbuffer_are_read_and_written_inside(tmp_path: Path) -> None:
+    inside = tmp_path / "inside.tflite"
+    inside.write_bytes(importer_graph.Graph(moved_out()).pack())
+    stimuli = vectors.random_inputs(describe(TINY, "tiny"), 3)
+    assert np.array_equal(oracle.answers(inside, stimuli), oracle.evaluate(TINY, stimuli))
+    outside = tmp_path / "outside.tflite"
+    outside.write_bytes(moved_out())
+    assert np.array_equal(oracle.answers(outside, stimuli), oracle.evaluate(TINY, stimuli))
 
 
 def test_signatures_of_one_subgraph_are_one_model() -> None:
@@ -202,7 +221,7 @@ def test_a_model_beyond_all_microcontrollers_is_refused() -> None:
         graph.operators *= 100
 
     for change, message in (
-        (many, "6000 operators"),
+        (many, "6,000 operators"),
         (large, "its activations take .* bytes"),
         (slow, "it takes .* multiply-accumulates"),
     ):
@@ -234,12 +253,12 @@ def test_a_tensor_has_one_value() -> None:
 
 
 def test_lists_that_lie_over_one_another_end() -> None:
-    """A thousand operators that are all the same one, of a thousand operands."""
+    """Hundreds of operators that are all the same one, of a thousand operands."""
 
     def multiply(model: schema.ModelT) -> None:
         (graph,) = model.subgraphs
         graph.operators[0].inputs = [0] * 1000
-        graph.operators = [graph.operators[0], *[graph.operators[1]] * 1000]
+        graph.operators = [graph.operators[0], *[graph.operators[1]] * 900]
 
     content = bytearray(changed(multiply))
     graph = tflite.Model.GetRootAsModel(content, 0).Subgraphs(0)

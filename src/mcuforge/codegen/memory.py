@@ -220,15 +220,15 @@ def lower_bound(blocks: Sequence[Block], overlaps: Overlaps) -> int:
     dying: dict[str, list[tuple[int, int]]] = {}
     for (result, operand), distance in overlaps.items():
         dying.setdefault(result, []).append((size[operand], distance))
-    bound = 0
-    for time in {block.first for block in blocks}:
-        live = [block for block in blocks if block.first <= time <= block.last]
-        need = sum(_aligned(block.bytes) for block in live)
-        for block in live:
-            if block.first == time:
-                need -= _saving(block.bytes, dying.get(block.name, []))
-        bound = max(bound, need - max(_aligned(block.bytes) - block.bytes for block in live))
-    return bound
+    # In arrays, as this runs once for every pair that may overlap.
+    saved = np.array([_saving(b.bytes, dying.get(b.name, [])) for b in blocks], np.int64)
+    sizes = np.array([_aligned(block.bytes) for block in blocks], np.int64)
+    padding = sizes - np.array([block.bytes for block in blocks], np.int64)
+    first, last = (np.array([getattr(b, end) for b in blocks]) for end in ("first", "last"))
+    times = np.unique(first)[:, None]
+    live = (first <= times) & (times <= last)
+    need = live @ sizes - (first == times) @ saved - (live * padding).max(axis=1, initial=0)
+    return int(need.max(initial=0))
 
 
 def place(

@@ -18,8 +18,8 @@ from mcuforge.formats.tflite.split import operators
 if TYPE_CHECKING:
     import tvm
 
-# Thirty times the flash of the microcontrollers here.
-_MAX_BYTES = 64 << 20
+# Eight times the flash of the microcontrollers here; so many weights compile within 2 GB.
+_MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)

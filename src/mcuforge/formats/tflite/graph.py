@@ -85,6 +85,10 @@ class Graph:
 
     def __init__(self, data: bytes) -> None:
         self.model = schema.ModelT.InitFromPackedBuf(data)
+        for buffer in self.model.buffers:
+            if buffer.offset > 1:  # behind the flatbuffer; 1 is a placeholder of the converter
+                buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
         self.subgraph = self.model.subgraphs[0]
         self.tensors: list[schema.TensorT] = list(self.subgraph.tensors)
         self.inputs = [int(index) for index in _list(self.subgraph.inputs)]
