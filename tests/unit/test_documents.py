@@ -11,12 +11,19 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "mcuforge"
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     ROOT / "config" / "README.md",
     *sorted(ROOT.glob("docs/*.md")),
 ]
 # Where a path in a document may start.
 STARTS = (ROOT, SOURCES)
+# What readers of CONTRIBUTING.md make.
+EXAMPLES = {
+    "operators/absolute.py",
+    "passes/join_transposes.py",
+    "kernels/helium/absolute.py",
+}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -26,7 +33,23 @@ def test_files_a_document_names_exist(document: Path) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
     code = re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|smk|yaml|in|lock|sh|j2))`", text)
     rooms = re.findall(r"`((?:src/mcuforge|workflow|tests|envs|profiles|scripts)/[\w/-]*)`", text)
-    assert [n for n in code + rooms if not any((s / n).exists() for s in STARTS)] == []
+    missing = {name for name in code + rooms if not any((s / name).exists() for s in STARTS)}
+    assert missing == (EXAMPLES if document.name == "CONTRIBUTING.md" else set())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_definitions_a_document_names_exist(document: Path) -> None:
+    """As in "`compiler.py`: `compile_model`"."""
+    named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.py)`:\s+`(\w+)`", document.read_text())
+    assert [f"{file}: {name}" for file, name in named if not _defines(SOURCES / file, name)] == []
+    if document.name == "tour.md":
+        assert len(named) > 30
+
+
+def _defines(module: Path, name: str) -> bool:
+    """Whether a module has a function, class or constant of this name."""
+    pattern = rf"^(def |class |){name}\b"
+    return module.is_file() and bool(re.search(pattern, module.read_text(), re.MULTILINE))
 
 
 def test_the_version_stands_in_the_citation() -> None:
