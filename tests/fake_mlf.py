@@ -144,7 +144,7 @@ def _write(path, source, header, inputs, outputs, workspace, core):
         model_weights_bytes=64,
         macs_nominal=64,
         macs_executed=64,
-        operators=(mlf.Operator("tvmgen_tiny_run", "fully_connected", (1, 4), 64, 64),),
+        operators=(mlf.Operator("tvmgen_tiny_run", "fully_connected", (1, 4), 64, 64, "dense"),),
         model_sha256="0" * 64,
     )
     mlf.write(

@@ -169,6 +169,7 @@ def _info(
                 shape=step.result.shape,
                 macs=step.macs or 0,
                 macs_nominal=nominal,
+                products=step.products,
             )
             for step, nominal in zip(
                 program.steps, _macs_nominal(program, description), strict=True

@@ -65,6 +65,22 @@ def test_depthwise_macs_count_one_filter_a_channel() -> None:
     assert describe(graph.build(out), "x").macs == 4 * 4 * 6 * 9
 
 
+@pytest.mark.parametrize("left_out", [None, 1, 2])
+def test_transposed_macs_count_the_kernel_for_each_input(left_out: int | None) -> None:
+    graph = Graph()
+    image = graph.input(Spec((1, 4, 5, 6), "int8", 0.5, 0))
+    shape = graph.constant(np.array([1, 8, 10, 7], np.int32))
+    operands = [shape, graph.constant(np.ones((7, 3, 2, 6), np.int8), 0.01), image]
+    if left_out:
+        operands[left_out] = None
+    model = graph.build(graph.op("TRANSPOSE_CONV", operands, Spec((1, 8, 10, 7), "int8", 0.5, 0)))
+    if left_out:
+        with pytest.raises(ModelError, match=r"TRANSPOSE_CONV .* lacks an input"):
+            describe(model, "x")
+    else:
+        assert describe(model, "x").macs == 4 * 5 * 6 * (7 * 3 * 2)
+
+
 @pytest.mark.skipif(not MODELS.is_dir(), reason="no ../shared/data/models")
 @pytest.mark.parametrize(
     ("file", "macs"),

@@ -12,9 +12,9 @@ from mcuforge.errors import ConfigError
 from mcuforge.results import limits, performance, profile, references, summary
 
 OPERATORS = [
-    mlf.Operator("f", "conv2d", (1, 8, 8, 4), macs=900_000, macs_nominal=1_000_000),
+    mlf.Operator("f", "conv2d", (1, 8, 8, 4), 900_000, 1_000_000, "dense"),
     mlf.Operator("f", "softmax", (1, 4), macs=0, macs_nominal=0),
-    mlf.Operator("f", "fully_connected", (1, 40), macs=4000, macs_nominal=4000),
+    mlf.Operator("f", "fully_connected", (1, 40), 4000, 4000, "dense"),
 ]
 REFERENCE = """\
 runtime,cpu,qemu_machine,compiler,model,instructions,model_bytes,code_bytes,arena_bytes
@@ -98,16 +98,16 @@ def test_what_holds_a_model_back_is_the_operator_farthest_from_its_limit(
 
 
 def test_limits_follow_the_instructions_of_the_core() -> None:
-    assert limits.instructions("cortex-m4", "conv2d", (1, 5, 5, 8), 2400) == 1700 + 600
-    assert limits.instructions("cortex-m55", "fully_connected", (1, 8), 1600) == 200 + 12
-    nine_taps = limits.instructions("cortex-m85", "depthwise_conv2d", (1, 4, 4, 4), 9 * 64)
+    assert limits.instructions("cortex-m4", "dense", (1, 5, 5, 8), 2400) == 1700 + 600
+    assert limits.instructions("cortex-m55", "dense", (1, 8), 1600) == 200 + 12
+    nine_taps = limits.instructions("cortex-m85", "depthwise", (1, 4, 4, 4), 9 * 64)
     assert nine_taps == pytest.approx(64 * (1.25 + 1.5))
-    assert limits.instructions("cortex-m55+nomve", "conv2d", (1, 1, 1, 1), 32) == 21 + 3
-    for core, operator, macs in (
-        ("cortex-m0", "conv2d", 9), ("z80", "conv2d", 9),
-        ("cortex-m7", "softmax", 0), ("cortex-m7", "fused_multiply", 9),
+    assert limits.instructions("cortex-m55+nomve", "dense", (1, 1, 1, 1), 32) == 21 + 3
+    for core, products, macs in (
+        ("cortex-m0", "dense", 9), ("z80", "dense", 9),
+        ("cortex-m7", "dense", 0), ("cortex-m7", None, 9),
     ):  # fmt: skip
-        assert limits.instructions(core, operator, (1, 1), macs) is None
+        assert limits.instructions(core, products, (1, 1), macs) is None
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from mcuforge.errors import McuforgeError
 from mcuforge.results import figures, profile, summary
 
 OPERATORS = [
-    mlf.Operator("f", "conv2d", (1, 8, 8, 4), macs=1000, macs_nominal=2000),
+    mlf.Operator("f", "conv2d", (1, 8, 8, 4), 1000, 2000, "dense"),
     mlf.Operator("f", "softmax", (1, 4), macs=0, macs_nominal=0),
-    mlf.Operator("f", "fully_connected", (1, 4), macs=100, macs_nominal=None),
+    mlf.Operator("f", "fully_connected", (1, 4), 100, None, "dense"),
 ]
 
 

@@ -45,6 +45,7 @@ class Step:
         args: tensors in the kernel's parameter order, the result last.
         scratch: temporaries only this call uses, behind the result in the parameter order.
         macs: multiply-accumulates executed; None where the kernel does not say.
+        products: what they multiply, as in ``mlf.Operator``.
         inplace: for an argument index, how far below that argument the result may start, in bytes.
     """
 
@@ -53,6 +54,7 @@ class Step:
     args: tuple[Tensor, ...]
     scratch: tuple[Tensor, ...] = ()
     macs: int | None = 0
+    products: str | None = None
     inplace: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -125,6 +127,7 @@ def extract(mod: tvm.IRModule, kernels: dict[str, LoweredKernel]) -> Program:
                         for i, (shape, dtype) in enumerate(kernels[kernel].scratch)
                     ),
                     macs=int(attrs["mcuforge.macs"]) if "mcuforge.macs" in attrs else None,
+                    products=str(attrs.get("mcuforge.products", "")) or None,
                     inplace={int(k): int(v) for k, v in attrs["mcuforge.inplace"].items()}
                     if "mcuforge.inplace" in attrs
                     else {},

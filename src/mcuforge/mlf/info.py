@@ -39,6 +39,8 @@ class Operator:
         shape: of its result.
         macs: multiply-accumulates executed.
         macs_nominal: as the model states them; None where that cannot be told.
+        products: of 8-bit inputs and weights. ``dense``: an input meets the weights of many output
+            channels; ``depthwise``: those of its own channel. None: there are no such products.
     """
 
     symbol: str
@@ -46,6 +48,7 @@ class Operator:
     shape: tuple[int, ...]
     macs: int
     macs_nominal: int | None
+    products: str | None = None
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,6 @@ def _scalar(operation: Operation, weight: np.ndarray) -> Kernel:
     return Kernel(
         conv2d,
         args,
-        macs=g.batch * g.pixels * weight.size,
         inplace={0: inplace.by_element(g)},
     )
 
@@ -223,6 +222,5 @@ def _gathered(operation: Operation) -> Kernel | None:
     return Kernel(
         conv2d,
         args,
-        macs=pixels * weight.size,
         inplace={0: inplace.by_pixels(g, range(pixels), 1)},
     )

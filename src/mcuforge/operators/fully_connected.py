@@ -81,4 +81,4 @@ def _scalar(operation: Operation) -> Kernel:
             y[row, o] = T.cast(clamp(result + y_zero, low, high), dtype)
 
     args = (0, 1, 2, exact.multiplier, exact.addend, exact.shift)
-    return Kernel(fully_connected, args, macs=rows * weight.size)
+    return Kernel(fully_connected, args)

@@ -6,8 +6,6 @@ tflite/kernels/conv.cc; PortableSymmetricQuantizeFloats in
 internal/reference/portable_tensor_utils.cc; HybridConv in internal/optimized/optimized_ops.h).
 """
 
-import math
-
 from tvm.script import tirx as T
 
 from mcuforge.operators.conv2d import infer_conv2d
@@ -73,5 +71,4 @@ def _scalar(operation: Operation) -> Kernel:
                 total: T.let = T.cast(acc, "float32") * (factor * scale[o]) + bias[o]
                 y[b, oy, ox, o] = T.min(T.max(total, T.float32(low)), T.float32(high))
 
-    macs = g.batch * g.pixels * math.prod(weight_shape)
-    return Kernel(hybrid_conv2d, (0, 1, 2, 3), macs=macs)
+    return Kernel(hybrid_conv2d, (0, 1, 2, 3))

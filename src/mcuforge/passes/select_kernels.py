@@ -6,6 +6,7 @@ from tvm import relax
 
 import mcuforge.kernels  # noqa: F401  # declares the fast kernels
 from mcuforge.passes.rewrite import Lookup, rewrite_main
+from mcuforge.tir.channels import WeightedSum
 from mcuforge.tir.integer_op import INTEGER_OP_PREFIX, op_name, operation, traits
 from mcuforge.tir.registry import KERNELS
 
@@ -28,12 +29,14 @@ def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
         kernel = KERNELS.select(selected, level, features)
         if kernel is None:
             return value
-        macs = traits(value).macs
+        known = traits(value)
+        products = known.channels.products if isinstance(known.channels, WeightedSum) else ""
         func = kernel.func.with_attrs(
             {
                 "tirx.noalias": True,
                 "mcuforge.op": selected.name,
-                "mcuforge.macs": macs(selected) if macs else 0,
+                "mcuforge.macs": known.macs(selected) if known.macs else 0,
+                "mcuforge.products": products,
                 "op_pattern": _OPAQUE,
                 "mcuforge.inplace": {
                     str(position): kernel.inplace[arg]

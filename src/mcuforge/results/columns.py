@@ -220,6 +220,13 @@ class Operator:
         ),
     ]
     macs_executed: Annotated[Count, from_archive("those the code executes", name="macs")]
+    products: Annotated[
+        Text | None,
+        from_archive(
+            "of 8-bit inputs: `dense`, with weights of many output channels; `depthwise`, of their "
+            "own channel; empty without such products"
+        ),
+    ]
     timebase: Annotated[Literal["instructions", "hardware"], from_run("as in the summary")]
     count: Annotated[
         Count, from_run("instructions, or cycles on hardware, without what counting them takes")

@@ -28,26 +28,28 @@ def of_core(core: str) -> dict[str, float] | None:
     return HELIUM if "helium" in features else DSP if "dsp" in features else None
 
 
-def instructions(core: str, operator: str, shape: tuple[int, ...], macs: int) -> float | None:
+def instructions(
+    core: str, products: str | None, shape: tuple[int, ...], macs: int
+) -> float | None:
     """Instructions `macs` multiply-accumulates of an operator take at least.
 
     Args:
         core: as for `of_core`.
-        operator: as the compiler names it.
+        products: what they multiply, `dense` or `depthwise`, as in `mlf.Operator`.
         shape: of the result, channels last.
         macs: executed.
 
     Returns:
-        None for an operator that has none, or is unknown, or where the core's are not known.
+        None for an operator that has none or other products, or where the core's are not known.
     """
     costs = of_core(core)
     if costs is None or not macs:
         return None
     results = math.prod(shape)
-    if operator == "depthwise_conv2d":
+    if products == "depthwise":
         taps = macs / results
         each = costs.get("depthwise") or _PATCH * math.ceil(taps / _LANES) / taps
-    elif operator in ("conv2d", "fully_connected"):
+    elif products == "dense":
         each = costs["once" if results == shape[-1] else "shared"]
     else:
         return None

@@ -100,7 +100,7 @@ def operator_rows(profile: pd.DataFrame, core: str) -> pd.DataFrame:
     """A profile with `limit`, the fewest instructions there can be, and `excess` above it."""
     limit = [
         limits.instructions(
-            core, row.operator, tuple(map(int, row.shape.split("x"))), row.macs_executed
+            core, row.products, tuple(map(int, row.shape.split("x"))), row.macs_executed
         )
         for row in profile.itertuples(index=False)
     ]

@@ -124,6 +124,11 @@ class WeightedSum(Flow):
     depthwise: bool = False
     operands: int = 1
 
+    @property
+    def products(self) -> str:
+        """What an input is multiplied by, see ``mlf.Operator``."""
+        return "depthwise" if self.depthwise else "dense"
+
     def weights(self, operation: Operation) -> np.ndarray:
         """int64 (o, taps, c / groups): the weights without their zero point."""
         weight = operation.args[1].value.astype(np.int64) - operation.attrs["weight_zero_point"]

@@ -60,7 +60,6 @@ class Kernel:
             becomes part of the workspace.
         args: for each parameter but the result, the index of the operand it takes, or the
             constant it takes.
-        macs: multiply-accumulates it executes.
         inplace: for an operand index, how many bytes below the operand's first byte the result
             must at least start if both share memory (0: the same place or any below). Absent:
             never share. The number follows from the order of the kernel's reads and writes: 0 for
@@ -73,7 +72,6 @@ class Kernel:
 
     func: tirx.PrimFunc
     args: tuple[int | np.ndarray, ...]
-    macs: int = 0
     inplace: dict[int, int] = field(default_factory=dict)
 
 

@@ -47,6 +47,30 @@ _OPERATORS = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
 }
 
+
+@dataclasses.dataclass(frozen=True)
+class _Products:
+    """What an operator multiplies with its weights, its second input.
+
+    Attributes:
+        rank: dimensions of the weights.
+        weights: the dimensions that one element meets in all their extent.
+        each: the input whose elements these are; None: elements of the result.
+    """
+
+    rank: int
+    weights: slice
+    each: int | None = None
+
+
+# The operators that have multiply-accumulates; TRANSPOSE_CONV only to say how many.
+_PRODUCTS = {
+    "CONV_2D": _Products(4, slice(1, 4)),  # OHWI
+    "DEPTHWISE_CONV_2D": _Products(4, slice(1, 3)),  # 1HWO
+    "FULLY_CONNECTED": _Products(2, slice(1, 2)),  # [units, inputs]
+    "TRANSPOSE_CONV": _Products(4, slice(0, 3), each=2),  # OHWI, which each element of x meets
+}
+
 # Limits of what is compiled, each far beyond what a microcontroller can hold or compute.
 MAX_ELEMENTS = 1 << 24
 """Elements of one tensor: 16 Mi, the external memory of the largest boards."""
@@ -283,19 +307,15 @@ def _code(code: schema.OperatorCode) -> str:
 
 
 def _macs(op: str, inputs: list[Tensor | None], outputs: list[Tensor]) -> int:
-    """Multiply-accumulates of one operator; weights are TFLite's OHWI, 1HWO or [units, in]."""
-    if op not in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"):
+    """Multiply-accumulates of one operator."""
+    products = _PRODUCTS.get(op)
+    if products is None:
         return 0
-    needed = 3 if op == "TRANSPOSE_CONV" else 2
-    if len(inputs) < needed or None in inputs[:needed] or not outputs:
+    needed = (*inputs, *[None] * 3)[: 1 + (products.each or 1)]
+    if None in needed or not outputs:
         raise ModelError("lacks an input or its output")
-    weights, output = inputs[1].shape, outputs[0].shape
-    if len(weights) != (2 if op == "FULLY_CONNECTED" else 4):
+    weights = needed[1].shape
+    if len(weights) != products.rank:
         raise ModelError(f"has weights of shape {list(weights)}")
-    if op == "FULLY_CONNECTED":
-        return math.prod(output) * weights[1]
-    if op == "DEPTHWISE_CONV_2D":
-        return math.prod(output) * weights[1] * weights[2]
-    if op == "TRANSPOSE_CONV":  # every input element meets the whole kernel
-        return math.prod(inputs[2].shape) * math.prod(weights[:3])
-    return math.prod(output) * math.prod(weights[1:])
+    each = outputs[0] if products.each is None else needed[products.each]
+    return math.prod(each.shape) * math.prod(weights[products.weights])

@@ -172,7 +172,7 @@ def _kernel(
     elif operation.name == "conv2d":
         starts = inplace.group_starts(pixels, together)
         kept = {0: inplace.by_pixels(operation.geometry, starts, together)}
-    return Kernel(f.done(), (0, dots.stream), macs=pixels * weight.size, inplace=kept)
+    return Kernel(f.done(), (0, dots.stream), inplace=kept)
 
 
 @dataclass(frozen=True)

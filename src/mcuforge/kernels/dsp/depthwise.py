@@ -89,8 +89,7 @@ def _depthwise(operation: Operation, level: int) -> Kernel | None:
         own = address(streams, c * stream.shape[1])
         f.do(block(address(plane, 0), own, address(y, c), exact.constant))
     clamp_results(f, y, operation, exact.clamp)
-    macs = g.pixels * weight.size
-    return Kernel(f.done(), (0, stream.reshape(-1)), macs=macs, inplace={0: SAME_PLACE})
+    return Kernel(f.done(), (0, stream.reshape(-1)), inplace={0: SAME_PLACE})
 
 
 def _suits(g: Geometry) -> bool:

@@ -65,7 +65,6 @@ def _winograd(operation: Operation) -> Kernel | None:
     return Kernel(
         f.done(),
         (0, words.reshape(-1), constants.reshape(-1)),
-        macs=g.pixels * weight.size,
         inplace={0: _distance(g, groups)},
     )
 

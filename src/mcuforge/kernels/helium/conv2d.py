@@ -133,7 +133,7 @@ def _conv2d(operation: Operation) -> Kernel | None:
     if patches is not None:
         block.write(T.int32(0), T.int32(0), g.pixels)
     distance = _distance(operation.geometry, plan)
-    return Kernel(f.done(), (0, *f.constants), macs=macs, inplace={0: distance})
+    return Kernel(f.done(), (0, *f.constants), inplace={0: distance})
 
 
 @dataclass(frozen=True)

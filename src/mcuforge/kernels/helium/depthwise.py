@@ -154,7 +154,7 @@ def _depthwise(operation: Operation, most_padding: int) -> Kernel | None:
                 f.do(helium.vstrb_scatter_s32(address(y, out), places, result))
     # A channel is read entirely before it is written.
     inplace = {0: SAME_PLACE} if g.shape == g.out_shape else {}
-    return Kernel(f.done(), (0, *f.constants), macs=macs, inplace=inplace)
+    return Kernel(f.done(), (0, *f.constants), inplace=inplace)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def matrix_vector(operation: Operation, weight: np.ndarray, rows: int, name: str
         else:
             channel = lesser(index * 4, outputs - 4) if outputs % 4 else index * 4
             f.do(helium.vstrb_s32(address(y, out + channel), result))
-    return Kernel(f.done(), (0, *f.constants), macs=rows * weight.size)
+    return Kernel(f.done(), (0, *f.constants))
 
 
 class _Dots:
