@@ -53,6 +53,18 @@ class Job:
     inputs: Sequence[np.ndarray]
 
 
+def compile_job(job: Job, directory: Path, name: str) -> Path:
+    """The archive of a job's model, which is named `name`; both are written to `directory`."""
+    model, archive = directory / f"{name}.tflite", directory / f"{name}.tar"
+    model.write_bytes(job.model)
+    try:
+        compile_model(model, name, Target.parse(job.target), job.opt_level, archive)
+    except Exception as error:
+        error.add_note(f"{model} for {job.target}, opt_level {job.opt_level}")
+        raise
+    return archive
+
+
 def run(jobs: Sequence[Job], directory: Path, flags: Sequence[str]) -> list[list[np.ndarray]]:
     """The outputs of each job's model, computed by the generated C under `flags`.
 
@@ -62,16 +74,7 @@ def run(jobs: Sequence[Job], directory: Path, flags: Sequence[str]) -> list[list
     """
     includes, calls, ports, given = [], [], [], []
     for index, job in enumerate(jobs):
-        name = f"m{index}"
-        (directory / f"{name}.tflite").write_bytes(job.model)
-        archive = directory / f"{name}.tar"
-        target = Target.parse(job.target)
-        try:
-            compile_model(directory / f"{name}.tflite", name, target, job.opt_level, archive)
-        except Exception as error:
-            error.add_note(f"{directory / name}.tflite for {job.target}, opt_level {job.opt_level}")
-            raise
-        read = mlf.read(archive)
+        read = mlf.read(compile_job(job, directory, f"m{index}"))
         read.extract(directory)
         symbol = read.info.entry.removesuffix("_run")
         outputs = read.info.outputs

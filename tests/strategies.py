@@ -16,6 +16,7 @@ from tflite_graphs import Graph, Spec, Tensor
 from mcuforge.exact.arithmetic import same_padding
 
 INTEGER_TYPES = ("int8", "uint8")
+QUANTIZED_TYPES = (*INTEGER_TYPES, "int16")
 ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 
 
@@ -70,13 +71,15 @@ class Drawer:
         return float(np.clip(np.float32(target), np.float32(2**-14), np.float32(2**12)))
 
     def zero_point(self) -> int:
+        if self.dtype == "int16":
+            return 0
         low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
         return self.choice(low, high, 0) if self.choice(True, False) else self.integer(low, high)
 
     def spec(self, shape: tuple[int, ...], scale: float | None = None) -> Spec:
         """Activations of this graph's type; the scale is drawn if not given."""
-        if self.dtype == "float32":
-            return Spec(shape, "float32")
+        if self.dtype not in QUANTIZED_TYPES:
+            return Spec(shape, self.dtype)
         scale = self.scale() if scale is None else scale
         return Spec(shape, self.dtype, scale, self.zero_point())
 
@@ -84,10 +87,12 @@ class Drawer:
         dtype = dtype or self.dtype
         if dtype == "float32":
             return self.random.standard_normal(shape).astype(np.float32)
+        if dtype == "bool":
+            return self.random.integers(0, 2, shape).astype(bool)
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
         match self.choice("any", "any", "extremes", "near", "constant"):
             case "any":
-                values = self.random.integers(low, high + 1, shape)
+                values = self.random.integers(low, high, shape, dtype, endpoint=True)
             case "extremes":
                 values = self.random.choice([low, high], shape)
             case "near":
@@ -272,11 +277,11 @@ def binary_inputs(drawer: Drawer, specs: tuple[Spec, Spec]) -> list[Tensor]:
 
 def broadcast_shapes(drawer: Drawer) -> tuple[tuple[int, ...], ...]:
     """Two shapes that broadcast, and the shape they broadcast to."""
-    whole = drawer.shape(drawer.integer(1, 4))
+    whole = drawer.shape(drawer.integer(0, 5), 4)
     if drawer.choice(True, False):
         return whole, whole, whole
     other = tuple(drawer.choice(1, extent) for extent in whole)
-    other = other[drawer.integer(0, len(other) - 1) :]
+    other = other[drawer.integer(0, len(other)) :]
     shapes = (whole, other) if drawer.choice(True, False) else (other, whole)
     return *shapes, whole
 
@@ -336,7 +341,7 @@ def pooling(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
 
 @drawing
 def mean(drawer: Drawer) -> Case:
-    x = drawer.spec(drawer.shape(drawer.integer(1, 4), 7))
+    x = drawer.spec(drawer.shape(drawer.integer(1, 5), 5))
     rank = len(x.shape)
     axes = drawer.draw(st.lists(st.integers(0, rank - 1), min_size=1, unique=True))
     keep = drawer.choice(True, False)
@@ -353,7 +358,7 @@ def mean(drawer: Drawer) -> Case:
 
 @drawing
 def softmax(drawer: Drawer) -> Case:
-    x = drawer.spec((*drawer.shape(drawer.integer(0, 2), 3), drawer.integer(1, 20)))
+    x = drawer.spec((*drawer.shape(drawer.integer(0, 4), 3), drawer.integer(1, 20)))
     beta = drawer.choice(1.0, 1.0, 0.5, 2.0)
     zero = {"int8": -128, "uint8": 0, "float32": 0}[drawer.dtype]
     scale = None if drawer.dtype == "float32" else 1 / 256
@@ -364,7 +369,7 @@ def softmax(drawer: Drawer) -> Case:
 def unary(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
     @drawing
     def strategy(drawer: Drawer) -> Case:
-        shape = (1, 256) if drawer.choice(True, False) else drawer.shape(drawer.integer(1, 4))
+        shape = (1, 256) if drawer.choice(True, False) else drawer.shape(drawer.integer(0, 5), 4)
         x = drawer.spec(shape)
         options = {}
         match op:
@@ -391,7 +396,7 @@ def unary(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
 
 @drawing
 def pad(drawer: Drawer) -> Case:
-    x = drawer.spec(drawer.shape(drawer.integer(1, 4), 4))
+    x = drawer.spec(drawer.shape(drawer.integer(1, 5), 3))
     amounts = [(drawer.integer(0, 2), drawer.integer(0, 2)) for _ in x.shape]
     shape = tuple(extent + sum(pair) for extent, pair in zip(x.shape, amounts, strict=True))
     y = Spec(shape, x.dtype, x.scale, x.zero_point)
@@ -404,7 +409,7 @@ def pad(drawer: Drawer) -> Case:
 
 @drawing
 def concatenation(drawer: Drawer) -> Case:
-    shape = drawer.shape(drawer.integer(1, 4), 4)
+    shape = drawer.shape(drawer.integer(1, 5), 4)
     axis = drawer.integer(0, len(shape) - 1)
     y = drawer.spec(shape)
     extents = [drawer.integer(1, 4) for _ in range(drawer.integer(1, 4))]
@@ -422,13 +427,27 @@ def concatenation(drawer: Drawer) -> Case:
     return drawer.case("CONCATENATION", drawer.graph.op("CONCATENATION", tensors, y, axis=axis))
 
 
+@drawing
+def pack(drawer: Drawer) -> Case:
+    shape = drawer.shape(drawer.integer(0, 4), 4)
+    axis, count = drawer.integer(0, len(shape)), drawer.integer(1, 4)
+    x = drawer.spec(shape)
+    tensors = [drawer.input(x)]
+    for _ in range(count - 1):
+        tensors.append(drawer.choice(drawer.constant, drawer.input)(x))
+    y = like(x, (*shape[:axis], count, *shape[axis:]))
+    axis = drawer.choice(axis, axis - len(shape) - 1)
+    result = drawer.graph.op("PACK", tensors, y, values_count=count, axis=axis)
+    return drawer.case("PACK", result)
+
+
 def like(spec: Spec, shape: tuple[int, ...]) -> Spec:
     return Spec(shape, spec.dtype, spec.scale, spec.zero_point)
 
 
 @drawing
 def reshape(drawer: Drawer) -> Case:
-    x = drawer.spec(drawer.shape(drawer.integer(1, 4)))
+    x = drawer.spec(drawer.shape(drawer.integer(0, 5), 4))
     count = int(np.prod(x.shape))
     rows = drawer.draw(st.sampled_from([d for d in range(1, count + 1) if count % d == 0]))
     y = like(x, (rows, count // rows))
@@ -452,7 +471,7 @@ def squeeze(drawer: Drawer) -> Case:
 
 @drawing
 def transpose(drawer: Drawer) -> Case:
-    x = drawer.spec(drawer.shape(drawer.integer(1, 4)))
+    x = drawer.spec(drawer.shape(drawer.integer(1, 5), 4))
     order = drawer.draw(st.permutations(range(len(x.shape))))
     y = like(x, tuple(x.shape[axis] for axis in order))
     result = drawer.graph.op("TRANSPOSE", [drawer.input(x), drawer.indices(order)], y)
@@ -462,7 +481,7 @@ def transpose(drawer: Drawer) -> Case:
 @drawing
 def strided_slice(drawer: Drawer) -> Case:
     """Slices of all dimensions, or of the first few."""
-    x = drawer.spec(drawer.shape(drawer.integer(1, 4), 6))
+    x = drawer.spec(drawer.shape(drawer.integer(1, 5), 5))
     begin, end, strides, shape = [], [], [], []
     masks = {"begin_mask": 0, "end_mask": 0, "shrink_axis_mask": 0}
     sliced = drawer.choice(len(x.shape), drawer.integer(1, len(x.shape)))
@@ -496,7 +515,7 @@ def strided_slice(drawer: Drawer) -> Case:
 
 @drawing
 def split(drawer: Drawer) -> Case:
-    shape = drawer.shape(drawer.integer(1, 4))
+    shape = drawer.shape(drawer.integer(1, 5), 4)
     axis, parts = drawer.integer(0, len(shape) - 1), drawer.integer(1, 4)
     x = drawer.spec((*shape[:axis], shape[axis] * parts, *shape[axis + 1 :]))
     position = drawer.indices(drawer.choice(axis, axis - len(shape)))
@@ -508,11 +527,19 @@ def split(drawer: Drawer) -> Case:
 
 @drawing
 def quantize(drawer: Drawer) -> Case:
-    """From float32 if the type is float32, else from another 8-bit type."""
-    shape = drawer.shape(drawer.integer(1, 4))
+    """From the type to one that TFLite quantizes it to."""
+    shape = drawer.shape(drawer.integer(0, 5), 4)
     source = drawer.spec(shape)
-    drawer.dtype = drawer.choice(*INTEGER_TYPES)
-    if source.dtype == "float32":
+    results = {
+        "int16": ("int8", "int16", "int32"),
+        "int32": ("int8", "int16"),
+    }.get(source.dtype, QUANTIZED_TYPES)
+    if source.dtype == "int32":
+        source = Spec(shape, "int32", drawer.scale(2**-24, 2**-8))
+    drawer.dtype = drawer.choice(*results)
+    if drawer.dtype == "int32":
+        y = Spec(shape, "int32", drawer.near(source.scale))
+    elif source.dtype == "float32":
         y = drawer.spec(shape)
     else:
         y = drawer.spec(shape, drawer.choice(source.scale, drawer.near(source.scale)))
@@ -525,7 +552,7 @@ def quantize(drawer: Drawer) -> Case:
 
 @drawing
 def dequantize(drawer: Drawer) -> Case:
-    x = drawer.spec(drawer.shape(drawer.integer(1, 4)))
+    x = drawer.spec(drawer.shape(drawer.integer(0, 5), 4))
     y = Spec(x.shape, "float32")
     return drawer.case("DEQUANTIZE", drawer.graph.op("DEQUANTIZE", [drawer.input(x)], y))
 
@@ -659,38 +686,40 @@ def network(drawer: Drawer) -> Case:
 
 
 ALL_TYPES = (*INTEGER_TYPES, "float32")
+MOVED_TYPES = (*ALL_TYPES, "int16", "int32", "int64", "bool")
 OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, ...]]] = {
     "ADD": (element_wise("ADD"), ALL_TYPES),
     "AVERAGE_POOL_2D": (pooling("AVERAGE_POOL_2D"), ALL_TYPES),
-    "CONCATENATION": (concatenation, ALL_TYPES),
+    "CONCATENATION": (concatenation, MOVED_TYPES),
     "CONV_2D": (conv_2d, ALL_TYPES),
     "DEPTHWISE_CONV_2D": (depthwise_conv_2d, ALL_TYPES),
-    "DEQUANTIZE": (dequantize, INTEGER_TYPES),
+    "DEQUANTIZE": (dequantize, QUANTIZED_TYPES),
     "FULLY_CONNECTED": (fully_connected, ALL_TYPES),
     "HARD_SWISH": (unary("HARD_SWISH"), ALL_TYPES),
     "LEAKY_RELU": (unary("LEAKY_RELU"), ALL_TYPES),
     "LOGISTIC": (unary("LOGISTIC"), ALL_TYPES),
-    "MAXIMUM": (selecting("MAXIMUM"), ALL_TYPES),
+    "MAXIMUM": (selecting("MAXIMUM"), (*ALL_TYPES, "int16")),
     "MAX_POOL_2D": (pooling("MAX_POOL_2D"), ALL_TYPES),
     "MEAN": (mean, ALL_TYPES),
-    "MINIMUM": (selecting("MINIMUM"), ALL_TYPES),
+    "MINIMUM": (selecting("MINIMUM"), (*ALL_TYPES, "int16")),
     "MUL": (element_wise("MUL"), ALL_TYPES),
     "NETWORK": (network, ALL_TYPES),
-    "PAD": (pad, ALL_TYPES),
-    "QUANTIZE": (quantize, ALL_TYPES),
+    "PACK": (pack, MOVED_TYPES[:-1]),
+    "PAD": (pad, MOVED_TYPES),
+    "QUANTIZE": (quantize, (*ALL_TYPES, "int16", "int32")),
     "RELU": (unary("RELU"), ALL_TYPES),
     "RELU6": (unary("RELU6"), ALL_TYPES),
     "RELU_N1_TO_1": (unary("RELU_N1_TO_1"), ALL_TYPES),
-    "RESHAPE": (reshape, ALL_TYPES),
-    "RESIZE_NEAREST_NEIGHBOR": (resize_nearest_neighbor, ALL_TYPES),
+    "RESHAPE": (reshape, MOVED_TYPES),
+    "RESIZE_NEAREST_NEIGHBOR": (resize_nearest_neighbor, (*ALL_TYPES, "int16")),
     "SHAPE": (shape_arithmetic, ALL_TYPES),
     "SOFTMAX": (softmax, ALL_TYPES),
-    "SPLIT": (split, ALL_TYPES),
-    "SQUEEZE": (squeeze, ALL_TYPES),
-    "STRIDED_SLICE": (strided_slice, ALL_TYPES),
+    "SPLIT": (split, MOVED_TYPES[:-1]),
+    "SQUEEZE": (squeeze, MOVED_TYPES),
+    "STRIDED_SLICE": (strided_slice, MOVED_TYPES),
     "SUB": (element_wise("SUB"), ALL_TYPES),
     "TANH": (unary("TANH"), ALL_TYPES),
-    "TRANSPOSE": (transpose, ALL_TYPES),
+    "TRANSPOSE": (transpose, MOVED_TYPES),
 }
 """Strategy of each operator, as a function of the data type, and the data types it has.
 

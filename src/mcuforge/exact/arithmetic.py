@@ -49,7 +49,13 @@ def round_half_away(values: np.ndarray | float) -> np.ndarray:
 
 
 def quantize_multiplier(real: float) -> Multiplier:
-    """A real factor as mantissa and shift (QuantizeMultiplier, internal/quantization_util.cc)."""
+    """A real factor as mantissa and shift (QuantizeMultiplier, internal/quantization_util.cc).
+
+    Raises:
+        ModelError: the factor is 2^30 or more, for which a shift of an int32 is not defined.
+    """
+    if abs(real) >= 2.0**30:
+        raise ModelError(f"a scale is {abs(real):g} times another")
     if real == 0:
         return Multiplier(0, 0)
     fraction, shift = math.frexp(float(real))

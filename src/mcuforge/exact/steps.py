@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mcuforge.errors import ModelError
 from mcuforge.exact import arithmetic
 
 
@@ -145,7 +146,15 @@ def find(
         limits: the outputs are clamped to these, before the zero point is added.
         lowest: the smallest accumulator, int64 (c, 1) or one number for all channels.
         highest: the largest accumulator, likewise.
+
+    Raises:
+        ModelError: TFLite's own arithmetic overflows, and its results do not grow with the
+            accumulator: scales that are so far apart do not belong to a model.
     """
+    if isinstance(requantization, RoundedTwice):
+        left = np.maximum(requantization.shift, 0)
+        if np.any(np.maximum(np.abs(lowest), np.abs(highest)) > arithmetic.INT32_MAX >> left):
+            raise ModelError(f"accumulators overflow at the scales {requantization.scale.tolist()}")
     low, high = limits
     steps = np.arange(low + 1, high + 1, dtype=np.int64)
     channels = len(requantization.scale)

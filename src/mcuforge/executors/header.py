@@ -12,12 +12,13 @@ def notice(interface: Interface) -> str:
 
 def header(interface: Interface, plan: MemoryPlan) -> str:
     """The model's interface in C and C++, in the style of microTVM's C interface API."""
-    symbol, macro = interface.symbol, interface.macro
+    symbol, macro, ports = interface.symbol, interface.macro, interface.ports
     lines = [
         notice(interface),
         f"#ifndef {macro}_H",
         f"#define {macro}_H",
         "",
+        *(["#include <stdbool.h>"] if any(p.tensor.dtype == "bool" for p in ports) else []),
         "#include <stddef.h>",
         "#include <stdint.h>",
         "",
@@ -29,14 +30,14 @@ def header(interface: Interface, plan: MemoryPlan) -> str:
         f"#define {macro}_WORKSPACE_SIZE {plan.bytes}",
         "",
     ]
-    for kind, ports in (("inputs", interface.inputs), ("outputs", interface.outputs)):
-        for port in ports:
+    for kind, part in (("inputs", interface.inputs), ("outputs", interface.outputs)):
+        for port in part:
             lines += _facts(macro, port, plan)
         const = "const " if kind == "inputs" else ""
         lines.append(f"struct {symbol}_{kind} {{")
-        lines += [f"    {const}{c.c_type(p.tensor.dtype)} *{p.c_name};" for p in ports]
+        lines += [f"    {const}{c.c_type(p.tensor.dtype)} *{p.c_name};" for p in part]
         lines += ["};", ""]
-    if any(port.variable in plan.offsets for port in interface.ports):
+    if any(port.variable in plan.offsets for port in ports):
         lines += [
             "/* Inputs and outputs live in the workspace, _OFFSET bytes from its start. Write",
             "   inputs there before every run, which overwrites them; read outputs before the next",

@@ -251,6 +251,8 @@ class _Converter(OperatorConverter):
         results = self.get_output_tensors(op)
         data, rank = self.get_tensor_expr(source), len(self.get_tensor_shape(source))
         axis = int(np.asarray(self.get_tensor_value(axis_tensor)).item()) % rank
+        if _options(op, tflite.SplitOptions).NumSplits() != len(results):
+            raise ModelError(f"num_splits is not the number of results, {len(results)}")
         size = int(self.get_tensor_shape(results[0])[axis])
         parts = [
             relax.op.strided_slice(data, axes=[axis], begin=[i * size], end=[(i + 1) * size])

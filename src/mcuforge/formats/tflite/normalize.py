@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from mcuforge.errors import ModelError
 from mcuforge.exact import arithmetic
 from mcuforge.formats.tflite import oracle, supported
-from mcuforge.formats.tflite.graph import Graph, Node
+from mcuforge.formats.tflite.graph import DTYPES, Graph, Node
 
 _WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 """Dimension of the output channels in the weights of each operator that has weights."""
@@ -51,13 +51,9 @@ def _fold_constants(graph: Graph) -> None:
     constant, kept = [], []
     for node in graph.nodes:
         operands = [index for index in node.operator.inputs if index >= 0]
-        if node.name == "SHAPE" and len(operands) == 1 and len(node.operator.outputs) == 1:
-            result = graph.tensor(node.operator.outputs[0])
-            shape = np.array(graph.tensor(operands[0]).shape, result.dtype)
-            if shape.shape == result.shape:
-                graph.set_value(node.operator.outputs[0], shape)
-                known.add(node.operator.outputs[0])
-                continue
+        if node.name == "SHAPE" and _fold_shape(graph, node):
+            known.update(node.operator.outputs)
+            continue
         if node.name in supported.SUPPORTED and operands and known.issuperset(operands):
             constant.append(node)
             known.update(node.operator.outputs)
@@ -69,6 +65,19 @@ def _fold_constants(graph: Graph) -> None:
     if results:
         for index, value in zip(results, _computed(graph, constant, results), strict=True):
             graph.set_value(index, value)
+
+
+def _fold_shape(graph: Graph, node: Node) -> bool:
+    """Make the result of SHAPE a constant; False where the operator is not as LiteRT wants it."""
+    operator = node.operator
+    if len(operator.inputs) != 1 or len(operator.outputs) != 1 or operator.inputs[0] < 0:
+        return False
+    shape, result = graph.tensor(operator.inputs[0]).shape, graph.tensor(operator.outputs[0])
+    stated = DTYPES.get(getattr(operator.builtinOptions, "outType", None))
+    if result.shape != (len(shape),) or stated != result.dtype or stated not in ("int32", "int64"):
+        return False
+    graph.set_value(operator.outputs[0], np.array(shape, stated))
+    return True
 
 
 def _computed(graph: Graph, nodes: list[Node], results: list[int]) -> list[np.ndarray]:
@@ -99,11 +108,14 @@ def _name(graph: Graph) -> None:
 
 
 def _quantize_alike(graph: Graph, index: int) -> None:
-    """One scale has no dimension, and a zero point for each; a scalar has a shape of no extents."""
+    """Quantization only of integers, of one scale without dimension, with a zero point for each.
+
+    A scalar has a shape of no extents.
+    """
     if graph.tensors[index].shape is None:
         graph.tensors[index].shape = np.zeros(0, np.int32)
     tensor = graph.tensor(index)
-    if tensor.scales.size:
+    if tensor.scales.size and tensor.dtype in ("int8", "uint8", "int16", "int32"):
         zero_points = tensor.zero_points if tensor.zero_points.size else np.zeros(1, np.int64)
         zero_points = np.broadcast_to(zero_points, tensor.scales.shape)
         axis = tensor.axis if tensor.scales.size > 1 and len(tensor.shape) > 1 else 0

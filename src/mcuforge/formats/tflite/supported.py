@@ -23,7 +23,7 @@ _ENUMS = {
     "fusedActivationFunction": schema.ActivationFunctionType,
     "padding": schema.Padding,
     "weightsFormat": schema.FullyConnectedOptionsWeightsFormat,
-    "outType": schema.TensorType,
+    "quantizedBiasType": schema.TensorType,
 }
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _MOVED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
@@ -168,7 +168,7 @@ def _options(support: Support, node: Node) -> str:
         value = _enumerator(name, value)
         if allowed is not None and value not in allowed:
             names = ", ".join(map(str, allowed))
-            return f"has option {_snake(name)} {value}, supported: {names}"
+            return f"has option {snake(name)} {value}, supported: {names}"
     return ""
 
 
@@ -180,7 +180,8 @@ def _enumerator(option: str, value):
     return value
 
 
-def _snake(option: str) -> str:
+def snake(option: str) -> str:
+    """An option's name as the schema has it, such as `stride_h` of `strideH`."""
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in option)
 
 
@@ -221,13 +222,16 @@ def _quantizes(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> 
 
 def _same(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
     result = results[0]
-    if result.dtype not in _QUANTIZED:
-        return ""
     alike = [t for t in operands if t is not None and t.dtype == result.dtype]
     for tensor in alike:
         if tensor.quantization != result.quantization:
             return f"has tensors '{tensor.name}' and '{result.name}' of differing quantization"
     return "" if not result.scales.size else _per_tensor(operands, results)
+
+
+def _compared(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+    unquantized = all(not tensor.scales.size for tensor in (*operands, *results))
+    return "" if unquantized else _per_tensor(operands, results)
 
 
 def _concatenated(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
@@ -257,6 +261,8 @@ def _weighted(channels: int, dense: bool) -> Callable:
 
     def broken(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
         x, weights, bias = (*operands, None)[:3]
+        if len(weights.shape) != (2 if dense else 4):
+            return f"has weights of shape {list(weights.shape)}"
         outputs, count = weights.shape[channels], weights.scales.size
         if bias is not None and bias.shape != (outputs,):
             return f"has a bias of shape {list(bias.shape)}, not [{outputs}]"
@@ -306,6 +312,7 @@ def _scaled(x: Tensor, weights: Tensor, bias: Tensor | None, result: Tensor, den
 
 
 _COPIED = Rule("any: elements are moved as they are", lambda _operands, _results: "")
+_COMPARED = Rule("one scale each, or none: the integers are compared", _compared)
 _EACH = Rule("one scale each", _per_tensor)
 _EQUAL = Rule("the same for all, or none", _same)
 _CONCATENATED = Rule("the same for all; uint8 also one scale each", _concatenated)
@@ -334,16 +341,17 @@ def _binary(*types: str) -> tuple[str, ...]:
     return tuple(f"{dtype} {dtype} -> {dtype}" for dtype in types)
 
 
-def _moving(suffix: str = "", prefix: str = "", results: str = "") -> tuple[str, ...]:
-    return tuple(f"{prefix}{d}{suffix} -> {d}{results}" for d in _MOVED)
+def _moving(parameters: str = "") -> tuple[str, ...]:
+    return tuple(f"{dtype}{parameters} -> {dtype}" for dtype in _MOVED)
 
 
 _REAL_OR_8_BITS = ("float32", "int8", "uint8")
 _ACTIVATED = {"fusedActivationFunction": ACTIVATIONS}
 _WINDOW = _ACTIVATED | {"padding": None, "strideH": None, "strideW": None}
 _DILATED = _WINDOW | {"dilationHFactor": None, "dilationWFactor": None}
-# An option for int16 only, or about a bias whose type the model states.
+# Without effect on 8 bits, and beside a bias that has a type.
 _WITHOUT_EFFECT = {"potScaleInt16": None}
+_BIAS_TYPE = {"quantizedBiasType": ("FLOAT32", "INT32")}
 _POOL = Support(
     _unary(*_REAL_OR_8_BITS),
     _EQUAL,
@@ -352,7 +360,7 @@ _POOL = Support(
     kind="Pool2D",
 )
 _FUNCTION = Support(_unary(*_REAL_OR_8_BITS), _EACH)
-_CHOICE = Support(_binary("float32", "int8", "uint8", "int16"), _COPIED, kind="MaximumMinimum")
+_CHOICE = Support(_binary("float32", "int8", "uint8", "int16"), _COMPARED, kind="MaximumMinimum")
 _SUM = Support(_binary(*_REAL_OR_8_BITS), _EACH, options=_ACTIVATED | _WITHOUT_EFFECT)
 
 SUPPORTED: dict[str, Support] = {
@@ -373,7 +381,7 @@ SUPPORTED: dict[str, Support] = {
         ),
         _CONVOLVED,
         ranks=(4, 4),
-        options=_DILATED | {"quantizedBiasType": None},
+        options=_DILATED | _BIAS_TYPE,
         constant=(1, 2),
         kind="Conv2D",
     ),
@@ -401,7 +409,7 @@ SUPPORTED: dict[str, Support] = {
         ),
         _DENSE,
         ranks=(1, 6),
-        options=_ACTIVATED | {"keepNumDims": None, "quantizedBiasType": None},
+        options=_ACTIVATED | _BIAS_TYPE | {"keepNumDims": None},
         constant=(1, 2),
         kind="FullyConnected",
     ),
@@ -420,7 +428,7 @@ SUPPORTED: dict[str, Support] = {
     "MINIMUM": _CHOICE,
     "MUL": Support(_binary(*_REAL_OR_8_BITS), _EACH, options=_ACTIVATED, kind="Mul"),
     "PACK": Support(
-        tuple(f"{dtype}... -> {dtype}" for dtype in _MOVED),
+        tuple(f"{dtype}... -> {dtype}" for dtype in _MOVED if dtype != "bool"),
         _EQUAL,
         options={"axis": None, "valuesCount": None},
         kind="Pack",
@@ -461,7 +469,7 @@ SUPPORTED: dict[str, Support] = {
         _FUNCTION, rule=_SOFTMAX, ranks=(1, 6), options={"beta": None}, kind="Softmax"
     ),
     "SPLIT": Support(
-        _moving(prefix="int32 ", results="..."),
+        tuple(f"int32 {dtype} -> {dtype}..." for dtype in _MOVED if dtype != "bool"),
         _COPIED,
         ranks=(1, 6),
         options={"numSplits": None},
@@ -486,7 +494,7 @@ SUPPORTED: dict[str, Support] = {
     ),
     "SUB": replace(_SUM, kind="Sub"),
     "TANH": _FUNCTION,
-    "TRANSPOSE": Support(_moving(" int32"), _COPIED, constant=(1,), kind="Transpose"),
+    "TRANSPOSE": Support(_moving(" int32"), _COPIED, ranks=(1, 6), constant=(1,), kind="Transpose"),
 }
 """What compiles, by TFLite's name of the operator. SHAPE and operators of constants are no part of
 it: they are computed when the model is imported."""
