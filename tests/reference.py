@@ -289,10 +289,9 @@ def quantize(call: Call) -> np.ndarray:
     if x.dtype == "float32":
         values = arithmetic.round_half_away(x.data / np.float32(output.scale))
         return np.clip(values + output.zero_point, low, high).astype(output.dtype)
-    table = arithmetic.requantize_table(
-        x.scale, x.zero_point, x.dtype, output.scale, output.zero_point, output.dtype
-    )
-    return table[x.data.astype(np.int64) - arithmetic.quantized_range(x.dtype)[0]]
+    multiplier = arithmetic.requantize_multiplier(x.scale, output.scale)
+    values = arithmetic.multiply_by_quantized_multiplier(x.centered, *multiplier)
+    return np.clip(values + output.zero_point, low, high).astype(output.dtype)
 
 
 def dequantize(call: Call) -> np.ndarray:

@@ -199,7 +199,7 @@ def accumulated(drawer: Drawer, shape: tuple[int, ...], x: Spec, w: Spec, size: 
     """Output of a sum of `size` products: neither always saturated nor always zero."""
     if drawer.dtype == "float32":
         return Spec(shape, "float32")
-    step = float(np.float32(x.scale)) * float(np.max(np.float32(w.scale)))
+    step = float(np.float32(x.scale)) * float(np.max(np.abs(np.float32(w.scale))))
     return drawer.spec(shape, drawer.near(step * 64 * size**0.5))
 
 

@@ -357,28 +357,6 @@ def unary_table(
     return np.clip(outputs + output_zero_point, low, high).astype(dtype)
 
 
-def requantize_table(
-    input_scale: float,
-    input_zero_point: int,
-    input_dtype: str,
-    output_scale: float,
-    output_zero_point: int,
-    output_dtype: str,
-) -> np.ndarray:
-    """Output of QUANTIZE from one 8-bit type to another for every input.
-
-    internal/reference/requantize.h. Returns [256] of type output_dtype, indexed by the input less
-    the smallest input.
-    """
-    low, high = quantized_range(input_dtype)
-    outputs = multiply_by_quantized_multiplier(
-        np.arange(low, high + 1) - input_zero_point,
-        *requantize_multiplier(input_scale, output_scale),
-    )
-    low, high = quantized_range(output_dtype)
-    return np.clip(outputs + output_zero_point, low, high).astype(output_dtype)
-
-
 def concatenation_table(
     input_scale: float, input_zero_point: int, output_scale: float, output_zero_point: int
 ) -> np.ndarray:

@@ -151,10 +151,13 @@ def find(
         ModelError: TFLite's own arithmetic overflows, and its results do not grow with the
             accumulator: scales that are so far apart do not belong to a model.
     """
+    largest = np.maximum(np.abs(lowest), np.abs(highest))
+    # With a zero point of up to 255.
+    overflows = largest * requantization.scale[:, np.newaxis] > arithmetic.INT32_MAX - 255
     if isinstance(requantization, RoundedTwice):
-        left = np.maximum(requantization.shift, 0)
-        if np.any(np.maximum(np.abs(lowest), np.abs(highest)) > arithmetic.INT32_MAX >> left):
-            raise ModelError(f"accumulators overflow at the scales {requantization.scale.tolist()}")
+        overflows |= largest > arithmetic.INT32_MAX >> np.maximum(requantization.shift, 0)
+    if np.any(overflows):
+        raise ModelError(f"results overflow at the scales {requantization.scale.tolist()}")
     low, high = limits
     steps = np.arange(low + 1, high + 1, dtype=np.int64)
     channels = len(requantization.scale)

@@ -13,6 +13,7 @@ def weights(interface: Interface, program: Program) -> str:
     """The file that defines the constants."""
     lines = [
         notice(interface),
+        *(["#include <stdbool.h>"] if any(t.dtype == "bool" for t in program.constants) else []),
         "#include <stdint.h>",
         "",
         "/* Define it to a section attribute to place the weights. */",
