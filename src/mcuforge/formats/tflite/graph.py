@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from mcuforge.errors import ModelError
 
 DTYPES = {
     code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)
@@ -45,6 +49,13 @@ class Tensor:
     zero_points: np.ndarray
     axis: int
     value: np.ndarray | None
+
+    @property
+    def constant(self) -> np.ndarray:
+        """The value of a tensor that must be a constant; ModelError if it is none."""
+        if self.value is None:
+            raise ModelError(f"tensor '{self.name}' is no constant")
+        return self.value
 
     @property
     def bytes(self) -> int:
@@ -115,10 +126,12 @@ class Graph:
         )
         return Node(index, name, operator, options, unknown)
 
-    def tensor(self, index: int) -> Tensor | None:
-        """A tensor by its index; None for that of an optional operand left out."""
-        if index < 0:
-            return None
+    def operands(self, node: Node) -> list[Tensor | None]:
+        """The operands of an operator in order; None for an optional one left out."""
+        return [self.tensor(i) if i >= 0 else None for i in node.operator.inputs]
+
+    def tensor(self, index: int) -> Tensor:
+        """A tensor by its index."""
         tensor = self.tensors[index]
         shape = tuple(int(extent) for extent in _list(tensor.shape))
         dtype = DTYPES.get(tensor.type, f"type {tensor.type}")
@@ -155,7 +168,9 @@ class Graph:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def set_quantization(self, index: int, scales: np.ndarray, zero_points: np.ndarray, axis: int):
+    def set_quantization(
+        self, index: int, scales: np.ndarray, zero_points: np.ndarray, axis: int
+    ) -> None:
         """Replace what the values of a tensor mean."""
         quantization = schema.QuantizationParametersT()
         quantization.scale = np.asarray(scales, np.float32)
@@ -205,5 +220,5 @@ def _known_fields(options: str) -> int:
     return len(builder.current_vtable)
 
 
-def _list(values) -> list:
+def _list(values: Iterable[Any] | None) -> list[Any]:
     return [] if values is None else list(values)

@@ -73,7 +73,7 @@ def _fold_shape(graph: Graph, node: Node) -> bool:
     if len(operator.inputs) != 1 or len(operator.outputs) != 1 or operator.inputs[0] < 0:
         return False
     shape, result = graph.tensor(operator.inputs[0]).shape, graph.tensor(operator.outputs[0])
-    stated = DTYPES.get(getattr(operator.builtinOptions, "outType", None))
+    stated = DTYPES.get(getattr(operator.builtinOptions, "outType", -1))
     if result.shape != (len(shape),) or stated != result.dtype or stated not in ("int32", "int64"):
         return False
     graph.set_value(operator.outputs[0], np.array(shape, stated))
@@ -156,14 +156,14 @@ def _make_scales_positive(graph: Graph, node: Node) -> None:
         mantissa, shift = arithmetic.quantize_multiplier(-real)
         if arithmetic.quantize_multiplier(real) != (-mantissa, shift):
             raise ModelError(f"{graph.where(node)} has the weight scale {scale:g}")
-    values = np.moveaxis(weights.value.astype(np.int64), axis, 0)
+    values = np.moveaxis(weights.constant.astype(np.int64), axis, 0)
     values[negative] *= -1
     if values.max() > 127:
         raise ModelError(f"{graph.where(node)} has weights of -128 with a negative scale")
     _replace_operand(graph, node, 1, np.moveaxis(values, 0, axis), np.abs(weights.scales), axis)
     if len(node.operator.inputs) > 2 and node.operator.inputs[2] >= 0:
         bias = graph.tensor(node.operator.inputs[2])
-        values = np.where(negative, -bias.value.astype(np.int64), bias.value)
+        values = np.where(negative, -bias.constant.astype(np.int64), bias.constant)
         if values.max() > arithmetic.INT32_MAX:
             raise ModelError(f"{graph.where(node)} has a bias of -2^31 with a negative scale")
         _replace_operand(graph, node, 2, values, np.abs(bias.scales), 0)
@@ -174,7 +174,7 @@ def _scale_bias(graph: Graph, node: Node) -> None:
     if len(node.operator.inputs) > 2 and node.operator.inputs[2] >= 0:
         x, weights, bias = (graph.tensor(index) for index in node.operator.inputs)
         if bias.scales.size not in (1, weights.scales.size):
-            _replace_operand(graph, node, 2, bias.value, x.scales * weights.scales, 0)
+            _replace_operand(graph, node, 2, bias.constant, x.scales * weights.scales, 0)
 
 
 def _replace_operand(

@@ -7,8 +7,9 @@ table does not allow is refused before it is imported; what it allows is exact, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -25,6 +26,7 @@ _ENUMS = {
     "weightsFormat": schema.FullyConnectedOptionsWeightsFormat,
     "quantizedBiasType": schema.TensorType,
 }
+Broken = Callable[[Sequence[Tensor], Sequence[Tensor]], str]
 _SMALLEST = float(np.finfo(np.float32).tiny)
 _MOVED = ("float32", "int8", "uint8", "int16", "int32", "int64", "bool")
 _QUANTIZED = ("int8", "uint8", "int16")
@@ -36,11 +38,12 @@ class Rule:
 
     Attributes:
         text: for people.
-        broken: ``(operands, results)``: how tensors break the rule, or an empty text.
+        broken: ``(operands, results)``: how tensors break the rule, or an empty text; an operand
+            left out is none of them.
     """
 
     text: str
-    broken: Callable[[Sequence[Tensor | None], Sequence[Tensor]], str]
+    broken: Broken
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Support:
     types: tuple[str, ...]
     rule: Rule
     ranks: tuple[int, int] = (0, 6)
-    options: dict[str, tuple | None] = field(default_factory=dict)
+    options: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     constant: tuple[int, ...] = ()
     kind: str = ""
 
@@ -98,14 +101,14 @@ def _refusal(graph: Graph, node: Node, known: set[int]) -> str:
     for index in node.operator.outputs:
         if index in known:
             return f"writes tensor '{graph.tensor(index).name}', which has a value already"
-    operands = [graph.tensor(index) for index in node.operator.inputs]
+    operands = graph.operands(node)
     results = [graph.tensor(index) for index in node.operator.outputs]
     return (
         _types(support, operands, results)
         or _constants(support, operands)
         or _ranks(support, operands, results)
         or _options(support, node)
-        or support.rule.broken(operands, results)
+        or support.rule.broken([t for t in operands if t is not None], results)
     )
 
 
@@ -172,7 +175,7 @@ def _options(support: Support, node: Node) -> str:
     return ""
 
 
-def _enumerator(option: str, value):
+def _enumerator(option: str, value: Any) -> Any:
     """The name of an option's value where TFLite has one."""
     for name, code in vars(_ENUMS[option]).items() if option in _ENUMS else ():
         if code == value and isinstance(code, int):
@@ -202,16 +205,16 @@ def _activation(tensor: Tensor, what: str) -> str:
     return ""
 
 
-def _per_tensor(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+def _per_tensor(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     for what, tensors in (("operand", operands), ("result", results)):
         for tensor in tensors:
-            reason = tensor is not None and _activation(tensor, what)
+            reason = _activation(tensor, what)
             if reason:
                 return reason
     return ""
 
 
-def _quantizes(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+def _quantizes(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     for tensor in (*operands, *results):
         if tensor.dtype == "int32":
             one_scale = tensor.scales.size == 1 and _SMALLEST <= tensor.scales[0] < math.inf
@@ -220,28 +223,28 @@ def _quantizes(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> 
     return _per_tensor(operands, results)
 
 
-def _same(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+def _same(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     result = results[0]
-    alike = [t for t in operands if t is not None and t.dtype == result.dtype]
+    alike = [t for t in operands if t.dtype == result.dtype]
     for tensor in alike:
         if tensor.quantization != result.quantization:
             return f"has tensors '{tensor.name}' and '{result.name}' of differing quantization"
     return "" if not result.scales.size else _per_tensor(operands, results)
 
 
-def _compared(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+def _compared(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     unquantized = all(not tensor.scales.size for tensor in (*operands, *results))
     return "" if unquantized else _per_tensor(operands, results)
 
 
-def _concatenated(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+def _concatenated(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     if results[0].dtype == "uint8" and all(tensor.scales.size for tensor in (*operands, *results)):
         return _per_tensor(operands, results)
     return _same(operands, results)
 
 
-def _fixed_scale(tolerance: float, zero_points: dict[str, int]) -> Callable:
-    def broken(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+def _fixed_scale(tolerance: float, zero_points: dict[str, int]) -> Broken:
+    def broken(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
         result = results[0]
         reason = _per_tensor(operands, results)
         if reason or result.dtype not in _QUANTIZED:
@@ -256,11 +259,12 @@ def _fixed_scale(tolerance: float, zero_points: dict[str, int]) -> Callable:
     return broken
 
 
-def _weighted(channels: int, dense: bool) -> Callable:
+def _weighted(channels: int, dense: bool) -> Broken:
     """The rule of operators with weights; `channels` is the dimension that may have scales."""
 
-    def broken(operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
-        x, weights, bias = (*operands, None)[:3]
+    def broken(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
+        x, weights, *rest = operands
+        bias = rest[0] if rest else None
         if len(weights.shape) != (2 if dense else 4):
             return f"has weights of shape {list(weights.shape)}"
         outputs, count = weights.shape[channels], weights.scales.size
@@ -346,12 +350,12 @@ def _moving(parameters: str = "") -> tuple[str, ...]:
 
 
 _REAL_OR_8_BITS = ("float32", "int8", "uint8")
-_ACTIVATED = {"fusedActivationFunction": ACTIVATIONS}
+_ACTIVATED: dict[str, tuple[str, ...] | None] = {"fusedActivationFunction": ACTIVATIONS}
 _WINDOW = _ACTIVATED | {"padding": None, "strideH": None, "strideW": None}
 _DILATED = _WINDOW | {"dilationHFactor": None, "dilationWFactor": None}
 # Without effect on 8 bits, and beside a bias that has a type.
-_WITHOUT_EFFECT = {"potScaleInt16": None}
-_BIAS_TYPE = {"quantizedBiasType": ("FLOAT32", "INT32")}
+_WITHOUT_EFFECT: dict[str, tuple[str, ...] | None] = {"potScaleInt16": None}
+_BIAS_TYPE: dict[str, tuple[str, ...] | None] = {"quantizedBiasType": ("FLOAT32", "INT32")}
 _POOL = Support(
     _unary(*_REAL_OR_8_BITS),
     _EQUAL,
