@@ -52,6 +52,18 @@ def _defines(module: Path, name: str) -> bool:
     return module.is_file() and bool(re.search(pattern, module.read_text(), re.MULTILINE))
 
 
+def test_decisions_are_in_the_index_and_say_what_would_change_them() -> None:
+    text = (ROOT / "docs" / "decisions.md").read_text()
+    titles = re.findall(r"^### (.*)$", text, re.MULTILINE)
+    # As GitHub makes anchors of titles.
+    anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+    index = re.findall(r"^- \[(.*)\]\(#(.*)\)$", text, re.MULTILINE)
+    assert index == list(zip(titles, anchors, strict=True))
+    decisions = re.split(r"^##.*$", text, flags=re.MULTILINE)[1:]
+    without = [d for d in decisions if d.strip() and not re.search(r"\n\nWould change it: .*", d)]
+    assert without == []
+
+
 def test_the_version_stands_in_the_citation() -> None:
     assert f"\nversion: {mcuforge.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
