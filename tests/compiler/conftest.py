@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures import Compile, Expect, Find
 
+from helpers.fixtures import Compile, Expect, Find
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError
 from mcuforge.formats.tflite.describe import describe

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host import HostModel
 
+from helpers.host import HostModel
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError
 from mcuforge.formats.tflite.describe import describe

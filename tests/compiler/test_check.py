@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import changed_mlf
 import numpy as np
 import pytest
-import tiny
-from tflite_graphs import Graph, Spec
 
+from helpers import changed_mlf, tiny
+from helpers.tflite_graphs import Graph, Spec
 from mcuforge import check, cli, formats, mlf
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError, ToolError

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from host import WARNINGS
-from lowered import lowered
 from tvm import ir, tirx
 from tvm.script import tirx as T
 
+from helpers.host import WARNINGS
+from helpers.lowered import lowered
 from mcuforge.codegen import c
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ModelError

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from instructions import ROUNDS, Trial, by_definition, by_portable_c, differing_on_core
 
+from helpers.instructions import ROUNDS, Trial, by_definition, by_portable_c, differing_on_core
 from mcuforge.isa.dsp import depthwise, dot, widen, winograd, words
 from mcuforge.isa.instruction import Instruction
 

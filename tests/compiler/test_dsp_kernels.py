@@ -3,19 +3,19 @@
 import re
 from pathlib import Path
 
-import batch
 import numpy as np
 import pytest
-from counter import instructions
-from emulator import EmulatedModel
-from fixtures import Compile, Find
-from host import HostModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import Layers
-from model_bytes import weights_bytes
-from tflite_graphs import Graph, Spec, answer
 
+from helpers import batch
+from helpers.counter import instructions
+from helpers.emulator import EmulatedModel
+from helpers.fixtures import Compile, Find
+from helpers.host import HostModel
+from helpers.layers import Layers
+from helpers.model_bytes import weights_bytes
+from helpers.tflite_graphs import Graph, Spec, answer
 from mcuforge import mlf
 from mcuforge.compiler import compile_model
 from mcuforge.exact import arithmetic

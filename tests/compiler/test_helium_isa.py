@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from instructions import (
+
+from helpers.instructions import (
     Trial,
     by_definition,
     by_portable_c,
     differing_on_core,
     trial,
 )
-
 from mcuforge.isa import helium
 from mcuforge.isa.instruction import INSTRUCTIONS, Instruction
 

@@ -1,15 +1,13 @@
 """Kernels for Helium: the same bytes as LiteRT for shapes that take each of their paths."""
 
-import batch
-import emulator
 import numpy as np
 import pytest
-import strategies
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import ACTIVATIONS, Case, Drawer, drawing
-from tflite_graphs import Spec, answer
 
+from helpers import batch, emulator, strategies
+from helpers.strategies import ACTIVATIONS, Case, Drawer, drawing
+from helpers.tflite_graphs import Spec, answer
 from mcuforge.compiler import compile_model
 from mcuforge.exact.arithmetic import same_padding
 from mcuforge.target import Target

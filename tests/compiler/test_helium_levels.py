@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from counter import instructions
-from layers import Layers
-from model_bytes import weights_bytes
 
+from helpers.counter import instructions
+from helpers.layers import Layers
+from helpers.model_bytes import weights_bytes
 from mcuforge import mlf
 from mcuforge.compiler import compile_model
 from mcuforge.target import Target

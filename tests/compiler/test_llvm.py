@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from elftools.elf.elffile import ELFFile
-from emulator import EmulatedModel
-from fixtures import Compile, Expect
-from host import HostModel
-from lowered import lowered
 from tvm.script import tirx as T
 
+from helpers import tiny
+from helpers.emulator import EmulatedModel
+from helpers.fixtures import Compile, Expect
+from helpers.host import HostModel
+from helpers.lowered import lowered
 from mcuforge import mlf, toolchains
 from mcuforge.codegen import c, llvm
 from mcuforge.codegen.lower import LoweredKernel

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
-from host import HostModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import tiny
+from helpers.host import HostModel
 from mcuforge import compiler, passes
 from mcuforge.codegen.memory import (
     ALIGNMENT,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulator import EmulatedModel
-from fixtures import Compile, Expect
-from host import HostModel
 
+from helpers.emulator import EmulatedModel
+from helpers.fixtures import Compile, Expect
+from helpers.host import HostModel
 from mcuforge import mlf
 
 REFERENCE = (

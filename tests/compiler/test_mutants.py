@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mutants
 import pytest
-import strategies
-import tiny
 from hypothesis import HealthCheck, Phase, given, settings
 
+from helpers import mutants, strategies, tiny
+
+TESTS = Path(__file__).parents[1]
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
 COUNT, PARTS = 4000, 4
 # Larger files take longer to compile and are no other kinds.
@@ -58,8 +58,9 @@ def test_a_mutant_compiles_or_is_refused_on_one_line(
     first, last = part * COUNT // PARTS, (part + 1) * COUNT // PARTS
     outcomes: dict[int, str] = {}
     while first < last:
-        command = [sys.executable, mutants.__file__, corpus, tmp_path, str(first), str(last)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        command = [sys.executable, "-m", "helpers.mutants"]
+        command += [corpus, tmp_path, str(first), str(last)]
+        done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, errors="replace")
         for line in done.stdout.splitlines():
             number, _, outcome = line.partition(" ")
             outcomes[first := int(number)] = outcome

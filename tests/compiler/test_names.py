@@ -7,13 +7,13 @@ from pathlib import Path
 
 import flatbuffers
 import pytest
-import tiny
 from ai_edge_litert import schema_py_generated as schema
-from host import WARNINGS
 from hypothesis import given
 from hypothesis import strategies as st
-from tflite_graphs import Graph, Spec
 
+from helpers import tiny
+from helpers.host import WARNINGS
+from helpers.tflite_graphs import Graph, Spec
 from mcuforge import cli, mlf
 from mcuforge.codegen import names
 from mcuforge.compiler import compile_model

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import batch
 import numpy as np
 import pytest
-import strategies
 import tvm
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tflite_graphs import Graph, Spec, answer
 
+from helpers import batch, strategies
+from helpers.tflite_graphs import Graph, Spec, answer
 from mcuforge import passes
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import batch
 import numpy as np
 import pytest
-import strategies
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_operators import SANITIZED, assert_same
-from tflite_graphs import answer
 
+from helpers import batch, strategies
+from helpers.tflite_graphs import answer
 from mcuforge.errors import ModelError
 from mcuforge.formats.tflite.document import document
 from mcuforge.formats.tflite.graph import DTYPES, Graph

@@ -6,10 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import fake_mlf
 import psutil
 import pytest
 
+from helpers import fake_mlf
 from mcuforge import boards, mlf
 from mcuforge.boards import Board
 from mcuforge.firmware import builder

@@ -1,10 +1,10 @@
 """The device side of the MLPerf Tiny protocol, command by command, as EEMBC's firmware answers."""
 
-import fake_mlf
 import numpy as np
 import pytest
 import serial
 
+from helpers import fake_mlf
 from mcuforge.boards import qemu
 from mcuforge.errors import BoardError
 from mcuforge.results.columns import Size

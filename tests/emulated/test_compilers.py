@@ -9,14 +9,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import chains
 import numpy as np
 import pytest
-from calls import calls
-from emulator import EmulatedModel
-from host import HostModel
-from tflite_graphs import answer
 
+from helpers import chains
+from helpers.calls import calls
+from helpers.emulator import EmulatedModel
+from helpers.host import HostModel
+from helpers.tflite_graphs import answer
 from mcuforge import mlf
 from mcuforge.compiler import compile_model
 from mcuforge.target import Target

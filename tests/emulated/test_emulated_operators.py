@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import strategies
-from emulator import EmulatedModel
 from hypothesis import HealthCheck, Phase, given, settings
-from tflite_graphs import answer
 
+from helpers import strategies
+from helpers.emulator import EmulatedModel
+from helpers.tflite_graphs import answer
 from mcuforge.compiler import compile_model
 from mcuforge.target import Target
 

@@ -6,11 +6,11 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-import emulator
 import numpy as np
 import pytest
-from tflite_graphs import Graph, Spec, answer
 
+from helpers import emulator
+from helpers.tflite_graphs import Graph, Spec, answer
 from mcuforge.compiler import compile_model
 from mcuforge.target import Target
 

@@ -3,10 +3,10 @@
 import dataclasses
 import time
 
-import fake_mlf
 import numpy as np
 import pytest
 
+from helpers import fake_mlf
 from mcuforge.boards import Instance, qemu
 from mcuforge.errors import BoardError, ConfigError
 from mcuforge.firmware.builder import build

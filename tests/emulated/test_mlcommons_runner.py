@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-import fake_mlf
 import numpy as np
 import pytest
 
+from helpers import fake_mlf
 from mcuforge.boards import qemu
 
 CLONE = os.environ.get("MLCOMMONS_TINY", "")

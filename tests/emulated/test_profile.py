@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
+from helpers import tiny
 from mcuforge import boards, mlf
 from mcuforge.compiler import compile_model
 from mcuforge.errors import BoardError

@@ -3,9 +3,7 @@
 import subprocess
 from pathlib import Path
 
-import fake_mlf
-import standalone
-
+from helpers import fake_mlf, standalone
 from mcuforge import boards
 from mcuforge.firmware.builder import generate
 from mcuforge.firmware.project import Purpose, Samples, read_samples

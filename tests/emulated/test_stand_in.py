@@ -15,8 +15,8 @@ import time
 
 import pytest
 import serial
-from stand_in import StandIn, after
 
+from helpers.stand_in import StandIn, after
 from mcuforge.boards import Inventory, flashing, locks
 from mcuforge.errors import BoardError
 from mcuforge.runner import device as devices

@@ -7,12 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import reference
-import strategies
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tflite_graphs import answer
 
+from helpers import reference, strategies
+from helpers.tflite_graphs import answer
 from mcuforge.errors import ModelError
 from mcuforge.exact import arithmetic, search
 from mcuforge.exact.lines import lines

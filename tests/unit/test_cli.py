@@ -5,11 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_mlf
 import pytest
-import tiny
 import yaml
 
+from helpers import fake_mlf, tiny
 from mcuforge import cli
 
 

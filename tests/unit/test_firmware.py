@@ -5,9 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import fake_mlf
 import pytest
 
+from helpers import fake_mlf
 from mcuforge import boards, toolchains
 from mcuforge.errors import ConfigError, ModelError, ToolError
 from mcuforge.firmware import builder, project, stack

@@ -8,10 +8,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-import fake_mlf
 import pytest
-import tiny
 
+from helpers import fake_mlf, tiny
 from mcuforge import mlf
 from mcuforge.errors import ConfigError, ModelError
 

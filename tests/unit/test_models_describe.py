@@ -9,12 +9,12 @@ import flatbuffers
 import numpy as np
 import pytest
 import tflite
-import tiny
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tflite_graphs import Graph, Spec
 
+from helpers import tiny
+from helpers.tflite_graphs import Graph, Spec
 from mcuforge.errors import ModelError
 from mcuforge.formats.tflite import graph as importer_graph
 from mcuforge.formats.tflite import oracle

@@ -9,9 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tiny
 
 import mcuforge
+from helpers import tiny
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny
 
+from helpers import tiny
 from mcuforge import provenance
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
-from host import WARNINGS
 
+from helpers.host import WARNINGS
 from mcuforge import mlf
 from mcuforge.formats.tflite.oracle import evaluate
 

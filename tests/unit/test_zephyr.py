@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_mlf
 import numpy as np
 import pytest
-import tflite_graphs
-import tiny
 import yaml
 
+from helpers import fake_mlf, tflite_graphs, tiny
 from mcuforge import boards, cli, toolchains
 from mcuforge.errors import ConfigError, McuforgeError, ToolError
 from mcuforge.firmware import builder, workspace, zephyr

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
-from project import GRID, PARTS, ROOT, Project
+
+from helpers import tiny
+from helpers.project import GRID, PARTS, ROOT, Project
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import yaml
-from project import Project
 
+from helpers import tiny
+from helpers.project import Project
 from mcuforge.formats.tflite import oracle
 from mcuforge.models.datasets import DataSet
 

@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-import changed_mlf
 import numpy as np
 import pytest
-import tiny
-from project import Project
-from tflite_graphs import Graph, Spec
+
+from helpers import changed_mlf, tiny
+from helpers.project import Project
+from helpers.tflite_graphs import Graph, Spec
 
 
 def fails(project: Project, *arguments: str, **environment: str) -> str:

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from project import Project
 
+from helpers.project import Project
 from mcuforge import jobs
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project import GRID, ROOT, Project
 
+from helpers.project import GRID, ROOT, Project
 from mcuforge.artifacts import Artifact
 from mcuforge.experiment import Experiment
 from mcuforge.formats.tflite.describe import describe

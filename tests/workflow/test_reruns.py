@@ -3,7 +3,7 @@
 import os
 import resource
 
-from project import Project
+from helpers.project import Project
 
 DERIVED = {"summary": 1, "tables": 1, "model_figures": 2, "board_figure": 1, "all": 1}
 

@@ -2,9 +2,10 @@
 
 import resource
 
-import tiny
 import yaml
-from project import Project
+
+from helpers import tiny
+from helpers.project import Project
 
 
 def test_a_thousand_cells_are_planned_within_a_minute(fresh: Project) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project import Project
-from stand_in import StandIn
+
+from helpers.project import Project
+from helpers.stand_in import StandIn
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gdb-multiarch") is None, reason="gdb-multiarch is not installed"

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from project import Project
+
+from helpers.project import Project
 
 CELL = "results/firmware/tiny/zephyr_mps2_an500/gcc/O1/firmware.elf"
 # Puts an object file where Zephyr's build would put the firmware.

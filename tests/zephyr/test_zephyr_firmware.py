@@ -7,13 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
-import fake_mlf
 import numpy as np
 import pytest
-import standalone
 from elftools.elf.elffile import ELFFile
-from layers import Layers
 
+from helpers import fake_mlf, standalone
+from helpers.layers import Layers
 from mcuforge import boards
 from mcuforge.boards import flashing
 from mcuforge.compiler import compile_model

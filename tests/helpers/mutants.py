@@ -1,10 +1,10 @@
 """Mutants of valid models, and a process that compiles them.
 
-    python mutants.py CORPUS DIRECTORY FIRST LAST
+    python -m helpers.mutants CORPUS DIRECTORY FIRST LAST
 
-compiles the mutants FIRST to LAST (exclusive) of the files in CORPUS and prints, for each, a line
-when it starts and one when it ends. A mutant is known by its number alone. A process that ends
-without a word was ended by the mutant whose start it printed last.
+in tests/ compiles the mutants FIRST to LAST (exclusive) of the files in CORPUS and prints, for
+each, a line when it starts and one when it ends. A mutant is known by its number alone. A process
+that ends without a word was ended by the mutant whose start it printed last.
 """
 
 import contextlib
@@ -244,8 +244,7 @@ def outcomes(models: list[bytes], directory: Path, numbers: range) -> Iterator[t
 
 def compared(path: Path, archive: Path, directory: Path) -> str:
     """Whether the C of a mutant answers as LiteRT, if LiteRT takes the mutant."""
-    from host import HostModel
-
+    from helpers.host import HostModel
     from mcuforge import formats
     from mcuforge.errors import McuforgeError
     from mcuforge.models import vectors

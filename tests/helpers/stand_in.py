@@ -14,7 +14,7 @@ import yaml
 from mcuforge import boards
 from mcuforge.boards import qemu
 
-BOARDS = Path(__file__).parents[1] / "config" / "boards.yaml"
+BOARDS = Path(__file__).parents[2] / "config" / "boards.yaml"
 
 
 class StandIn:

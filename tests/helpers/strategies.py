@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from hypothesis import strategies as st
-from tflite_graphs import Graph, Spec, Tensor
 
+from helpers.tflite_graphs import Graph, Spec, Tensor
 from mcuforge.exact.arithmetic import same_padding
 
 INTEGER_TYPES = ("int8", "uint8")

@@ -1,7 +1,8 @@
 """Chains of layers with random weights, whose output scales fit what they compute."""
 
 import numpy as np
-from tflite_graphs import Graph, Spec, Tensor
+
+from helpers.tflite_graphs import Graph, Spec, Tensor
 
 
 class Layers:

@@ -7,7 +7,8 @@ at places the compiler knows.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tflite_graphs import Graph, Spec, Tensor
+
+from helpers.tflite_graphs import Graph, Spec, Tensor
 
 _SCALE, _ZERO = 0.1, 3
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from host import WARNINGS
 
+from helpers.host import WARNINGS
 from mcuforge import mlf
 from mcuforge.compiler import compile_model
 from mcuforge.target import Target

@@ -1,7 +1,8 @@
 """A model small enough to go through the whole pipeline within seconds."""
 
 import numpy as np
-from tflite_graphs import Graph, Spec
+
+from helpers.tflite_graphs import Graph, Spec
 
 
 def model(seed: int = 0, float_io: bool = False) -> bytes:

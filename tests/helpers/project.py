@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PARTS = ("config", "envs", "profiles", "scripts", "src", "workflow")
 GRID = {
     "models": ["tiny", "other"],

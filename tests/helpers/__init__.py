@@ -1,0 +1,1 @@
+"""What tests share: makers of models, ways to run them, references to compare with."""
