@@ -30,7 +30,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
-	git ls-files 'src/mcuforge/device/*.[ch]' | xargs -r $(BIN)/clang-format --dry-run -Werror
+	git ls-files 'src/mcuforge/*.[ch]' | xargs -r $(BIN)/clang-format --dry-run -Werror
 
 setup:
 	@envs/setup.sh

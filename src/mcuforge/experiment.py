@@ -27,8 +27,9 @@ _NOT_BUILT_IN = (
     "usb",
     "machine",
     "zephyr_modules",
+    "timing",
 )
-_RUN_FACTS = ("machine", "clock_hz")
+_RUN_FACTS = ("machine", "clock_hz", "timing")
 
 
 @dataclass(frozen=True)

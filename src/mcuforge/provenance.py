@@ -45,6 +45,7 @@ DECIDES: dict[str, tuple[str, ...]] = {
     "measure": (
         "boards",
         "comparison",
+        "cycles",
         "models/datasets",
         "results/columns",
         "results/records",

@@ -19,6 +19,8 @@ _PACKAGES = {
     "ld.lld-19": "lld-19",
     "llvm-ar-19": "llvm-19",
     "ninja": "ninja-build",
+    "cc": "gcc",
+    "qemu-arm": "qemu-user",
 }
 
 

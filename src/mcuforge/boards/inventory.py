@@ -22,6 +22,43 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Cache:
+    """A cache of `size` bytes with lines of 32 bytes and `ways` of each set."""
+
+    size: int
+    ways: int
+
+
+@dataclass(frozen=True)
+class TimedMemory:
+    """A memory of which filling a cache's line takes `line_cycles` of the core."""
+
+    name: str
+    origin: int
+    size: int
+    line_cycles: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What memory costs the core, for modelled cycles.
+
+    Attributes:
+        source: what it describes, and where the numbers are from.
+        clock_hz: the core's clock for which it holds.
+        data_cache, instruction_cache: None if there is none.
+        memories: what is in none of them costs nothing and is not cached, as tightly coupled
+            memory.
+    """
+
+    source: str
+    clock_hz: int
+    data_cache: Cache | None = None
+    instruction_cache: Cache | None = None
+    memories: tuple[TimedMemory, ...] = ()
+
+
+@dataclass(frozen=True)
 class Board:
     """A board type.
 
@@ -44,6 +81,7 @@ class Board:
         zephyr_variants: Zephyr's name of toolchains, where it is not the usual one.
         zephyr_fragments: files of device/zephyr/fragments that go into the build.
         zephyr_modules: modules of Zephyr's manifest the board needs, besides CMSIS.
+        timing: what memory costs; None if it is not known, and cycles are not modelled.
         usb: ids (``vendor:product``, four hex digits each) of the probe on the board.
     """
 
@@ -66,6 +104,7 @@ class Board:
     zephyr_variants: dict[str, str] = field(default_factory=dict)
     zephyr_fragments: tuple[str, ...] = ()
     zephyr_modules: tuple[str, ...] = ()
+    timing: Timing | None = None
     usb: tuple[str, ...] = ()
 
     @property

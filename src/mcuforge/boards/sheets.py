@@ -6,7 +6,17 @@ from typing import Any
 
 from mcuforge import schema
 from mcuforge.boards.flashing import RUNNERS
-from mcuforge.boards.inventory import FLASH_ROLES, RAM_ROLES, Board, Instance, Inventory, Memory
+from mcuforge.boards.inventory import (
+    FLASH_ROLES,
+    RAM_ROLES,
+    Board,
+    Cache,
+    Instance,
+    Inventory,
+    Memory,
+    TimedMemory,
+    Timing,
+)
 from mcuforge.errors import ConfigError, known
 from mcuforge.toolchains import TOOLCHAINS
 
@@ -80,8 +90,22 @@ def _board(name: str, entry: dict[str, Any], source: str) -> Board:
         zephyr_variants=entry.get("zephyr_variants", {}),
         zephyr_fragments=tuple(entry.get("zephyr_fragments", ())),
         zephyr_modules=tuple(entry.get("zephyr_modules", ())),
+        timing=_timing(entry["timing"], entry["clock_hz"]) if "timing" in entry else None,
         usb=tuple(entry.get("usb", ())),
     )
+
+
+def _timing(entry: dict[str, Any], clock_hz: int) -> Timing:
+    caches = {
+        key: Cache(_bytes(entry[key]["size"]), entry[key]["ways"])
+        for key in ("data_cache", "instruction_cache")
+        if key in entry
+    }
+    memories = tuple(
+        TimedMemory(m["name"], m["origin"], _bytes(m["size"]), m["line_cycles"])
+        for m in entry.get("memories", ())
+    )
+    return Timing(entry["source"], entry.get("clock_hz", clock_hz), memories=memories, **caches)
 
 
 def _instance(entry: dict[str, Any], types: dict[str, Board], source: str) -> Instance:
