@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_operators import SANITIZED, assert_same
@@ -13,8 +14,13 @@ from helpers.tflite_graphs import answer
 from mcuforge.errors import ModelError
 from mcuforge.formats.tflite.document import document
 from mcuforge.formats.tflite.graph import DTYPES, Graph
+from mcuforge.formats.tflite.importer import from_tflite
 from mcuforge.formats.tflite.supported import SUPPORTED
+from mcuforge.passes.restore_integers import RestoreIntegers
+from mcuforge.passes.rewrite import bindings
+from mcuforge.tir.integer_op import INTEGER_OP_PREFIX, op_name
 
+OPERATORS = {op: drawn for op, drawn in strategies.OPERATORS.items() if op in SUPPORTED}
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,6 +35,30 @@ def test_every_operator_and_type_is_drawn() -> None:
         place = 1 if op == "SPLIT" else 0
         for signature in support.types:
             assert (op, signature.split()[place].rstrip(".")) in drawn
+
+
+@pytest.mark.parametrize("op", [op for op, (_, dtypes) in OPERATORS.items() if "int8" in dtypes])
+def test_int8_operators_become_those_the_table_names(op: str) -> None:
+    strategy, _ = OPERATORS[op]
+    found: set[str] = set()
+
+    @settings(
+        max_examples=6,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy("int8"))
+    def draw(case: strategies.Case) -> None:
+        with tvm.transform.PassContext(opt_level=1):
+            module = RestoreIntegers()(from_tflite(case.model))
+        found.update(op_name(binding.value) for binding in bindings(module))
+
+    draw()
+    integer = {name.removeprefix(INTEGER_OP_PREFIX) for name in found if "mcuforge." in name}
+    assert integer <= set(SUPPORTED[op].integer)
+    assert bool(integer) == bool(SUPPORTED[op].integer)
 
 
 class Disturber:

@@ -60,6 +60,8 @@ class Support:
             others must have their defaults.
         constant: places of the operands that must be constants.
         kind: TFLite's name for the options, without ``Options``; empty if the operator has none.
+        integer: the operators of ``operators`` that int8 tensors may take it to; none where TVM's
+            own moves or compares them.
     """
 
     types: tuple[str, ...]
@@ -68,6 +70,7 @@ class Support:
     options: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     constant: tuple[int, ...] = ()
     kind: str = ""
+    integer: tuple[str, ...] = ()
 
 
 def check(graph: Graph) -> None:
@@ -362,10 +365,13 @@ _POOL = Support(
     ranks=(4, 4),
     options=_WINDOW | {"filterHeight": None, "filterWidth": None},
     kind="Pool2D",
+    integer=("pool2d",),
 )
-_FUNCTION = Support(_unary(*_REAL_OR_8_BITS), _EACH)
+_FUNCTION = Support(_unary(*_REAL_OR_8_BITS), _EACH, integer=("lookup",))
 _CHOICE = Support(_binary("float32", "int8", "uint8", "int16"), _COMPARED, kind="MaximumMinimum")
-_SUM = Support(_binary(*_REAL_OR_8_BITS), _EACH, options=_ACTIVATED | _WITHOUT_EFFECT)
+_SUM = Support(
+    _binary(*_REAL_OR_8_BITS), _EACH, options=_ACTIVATED | _WITHOUT_EFFECT, integer=("add",)
+)
 
 SUPPORTED: dict[str, Support] = {
     "ADD": replace(_SUM, kind="Add"),
@@ -388,6 +394,7 @@ SUPPORTED: dict[str, Support] = {
         options=_DILATED | _BIAS_TYPE,
         constant=(1, 2),
         kind="Conv2D",
+        integer=("conv2d",),
     ),
     "DEPTHWISE_CONV_2D": Support(
         (
@@ -400,9 +407,13 @@ SUPPORTED: dict[str, Support] = {
         options=_DILATED | {"depthMultiplier": None},
         constant=(1, 2),
         kind="DepthwiseConv2D",
+        integer=("depthwise_conv2d", "conv2d"),
     ),
     "DEQUANTIZE": Support(
-        tuple(f"{dtype} -> float32" for dtype in _QUANTIZED), _EACH, kind="Dequantize"
+        tuple(f"{dtype} -> float32" for dtype in _QUANTIZED),
+        _EACH,
+        kind="Dequantize",
+        integer=("dequantize",),
     ),
     "FULLY_CONNECTED": Support(
         (
@@ -416,6 +427,7 @@ SUPPORTED: dict[str, Support] = {
         options=_ACTIVATED | _BIAS_TYPE | {"keepNumDims": None},
         constant=(1, 2),
         kind="FullyConnected",
+        integer=("fully_connected",),
     ),
     "HARD_SWISH": replace(_FUNCTION, kind="HardSwish"),
     "LEAKY_RELU": replace(_FUNCTION, options={"alpha": None}, kind="LeakyRelu"),
@@ -428,9 +440,12 @@ SUPPORTED: dict[str, Support] = {
         options={"keepDims": None},
         constant=(1,),
         kind="Reducer",
+        integer=("mean",),
     ),
     "MINIMUM": _CHOICE,
-    "MUL": Support(_binary(*_REAL_OR_8_BITS), _EACH, options=_ACTIVATED, kind="Mul"),
+    "MUL": Support(
+        _binary(*_REAL_OR_8_BITS), _EACH, options=_ACTIVATED, kind="Mul", integer=("multiply",)
+    ),
     "PACK": Support(
         tuple(f"{dtype}... -> {dtype}" for dtype in _MOVED if dtype != "bool"),
         _EQUAL,
@@ -454,6 +469,7 @@ SUPPORTED: dict[str, Support] = {
         ),
         Rule("one scale each", _quantizes),
         kind="Quantize",
+        integer=("quantize", "requantize"),
     ),
     "RELU": _FUNCTION,
     "RELU6": _FUNCTION,
@@ -468,9 +484,15 @@ SUPPORTED: dict[str, Support] = {
         options={"alignCorners": None, "halfPixelCenters": None},
         constant=(1,),
         kind="ResizeNearestNeighbor",
+        integer=("resize_nearest",),
     ),
     "SOFTMAX": replace(
-        _FUNCTION, rule=_SOFTMAX, ranks=(1, 6), options={"beta": None}, kind="Softmax"
+        _FUNCTION,
+        rule=_SOFTMAX,
+        ranks=(1, 6),
+        options={"beta": None},
+        kind="Softmax",
+        integer=("softmax",),
     ),
     "SPLIT": Support(
         tuple(f"int32 {dtype} -> {dtype}..." for dtype in _MOVED if dtype != "bool"),
