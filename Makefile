@@ -4,12 +4,13 @@
 # make check:     format, lint, types
 # make coverage:  the whole test suite, and what of each file it runs; child processes, as the
 #                 steps of the workflow, do not count
+# make golden:    writes tests/golden again, after a change of generated code that is meant
 # make zephyr:    set up, and what building Zephyr firmware needs besides (docs/boards.md)
 CORES ?= 4
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: summary test test-fast coverage check setup zephyr
+.PHONY: summary test test-fast coverage golden check setup zephyr
 
 summary: setup
 	$(BIN)/snakemake --cores $(CORES) results/summary.csv all
@@ -23,6 +24,9 @@ test-fast: setup
 
 coverage: setup
 	$(PYTEST) --cov
+
+golden: setup
+	MCUFORGE_GOLDEN=write $(BIN)/python -m pytest tests/compiler/test_golden.py
 
 check: setup
 	$(BIN)/ruff format --check

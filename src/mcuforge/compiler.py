@@ -94,7 +94,11 @@ def _build(
 
 
 def _located(
-    error: ModelError, source: formats.Format, content: bytes, name: str, build: Callable
+    error: ModelError,
+    source: formats.Format,
+    content: bytes,
+    name: str,
+    build: Callable[[tvm.IRModule, Description], object],
 ) -> ModelError:
     """The error with the operator that it comes from, where that can be known.
 
