@@ -21,12 +21,15 @@ _PACKAGES = {
     "ninja": "ninja-build",
     "cc": "gcc",
     "qemu-arm": "qemu-user",
+    "qemu-system-riscv32": "qemu-system-misc",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
+    "riscv64-unknown-elf-objdump": "binutils-riscv64-unknown-elf",
 }
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """One toolchain. In the names of programs and in flags ``{prefix}`` is `Family.prefix`.
+    """One toolchain. ``{prefix}`` in the names of programs and ``{clang}`` in flags are `Family`'s.
 
     Attributes:
         codegen: what it makes the model from, C source (``c``) or TVM's object file (``llvm``).
@@ -128,36 +131,42 @@ def _compiler(kind: Toolchain, target: Target) -> str:
 
 
 def _flags(kind: Toolchain, target: Target) -> tuple[str, ...]:
-    return (*(flag.format(prefix=target.family.prefix) for flag in kind.flags), *target.flags)
+    return (*(flag.format(clang=target.family.clang) for flag in kind.flags), *target.flags)
 
 
 def _own_libraries(target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """GCC finds its libraries and their headers itself."""
-    return (), ("m", "c", "gcc")
+    """GCC finds its libraries and their headers itself, where they are its own."""
+    return _gcc_libraries(target) if target.family.library else ((), ("m", "c", "gcc"))
 
 
 def _gcc_libraries(target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The flags for newlib's headers, and the paths of libm, libc and libgcc, all GCC's."""
-    gcc = find(f"{target.family.prefix}-gcc")
+    """The flags for the C library's headers, and the paths of libm, libc and GCC's libgcc."""
+    family, gcc = target.family, [find(f"{target.family.prefix}-gcc"), *target.library.flags]
+    package = f"{'picolibc' if family.library else 'libnewlib'}-{family.prefix}"
 
     def locate(name: str) -> str:
-        path = Path(_output([gcc, *target.library.flags, f"-print-file-name={name}"]))
+        path = Path(_output([*gcc, f"-print-file-name={name}"]))
         if not path.is_absolute():
+            # It lies apart from GCC's own, in directories with the same names.
+            path = Path(family.library, "lib", _output([*gcc, "-print-multi-directory"]), name)
+        if not path.is_file():
             raise ToolError(
-                f"newlib's {name} for {target.mcpu} not found",
-                f"install the Debian package libnewlib-{target.family.prefix}",
+                f"the C library's {name} for {target.mcpu} not found",
+                f"install the Debian package {package}",
             )
         return os.path.normpath(path)
 
-    libraries = tuple(locate(name) for name in ("libm.a", "libc.a", "libgcc.a"))
+    # picolibc's mathematics is in its libc; its libm is empty.
+    names = ("libc.a", "libgcc.a") if family.library else ("libm.a", "libc.a", "libgcc.a")
+    libraries = tuple(map(locate, names))
     # The headers are beside the directory of the libraries, above those of the multilibs.
     lib = Path(libraries[0])
     for parent in lib.parents:
         if (parent / "include" / "math.h").is_file():
             return ("-isystem", str((parent / "include").resolve())), libraries
     raise ToolError(
-        f"newlib's headers not found near {lib}",
-        f"install the Debian package libnewlib-{target.family.prefix}",
+        f"the C library's headers not found near {lib}",
+        f"install the Debian package {package}",
     )
 
 
@@ -204,7 +213,7 @@ _CLANG = Toolchain(
     archiver="llvm-ar-19",
     ranlib="llvm-ranlib-19",
     linker="ld.lld-19",
-    flags=("--target={prefix}",),
+    flags=("--target={clang}",),
     link_flags=("-fuse-ld=lld",),
     libraries=_gcc_libraries,
 )

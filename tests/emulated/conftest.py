@@ -18,6 +18,7 @@ from mcuforge.results.columns import Size
 from mcuforge.runner import session
 from mcuforge.runner.device import Device
 from mcuforge.runner.session import Firmware, Plan
+from mcuforge.target import Target
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
 
@@ -49,9 +50,6 @@ class Built:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """Builds the fake model for a board: ``built("mps2_an500", "gcc", body=...)``."""
-    for program in ("qemu-system-arm", "arm-none-eabi-gcc"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
     done = {}
 
     def build(
@@ -67,6 +65,10 @@ def built(tmp_path_factory):
                 fake_mlf.write(archive, **source)
             elf, size = directory / "firmware.elf", directory / "size.json"
             kind = INVENTORY.board(board)
+            target = Target(kind.core)
+            for program in (target.emulator[0], f"{target.family.prefix}-gcc"):
+                if shutil.which(program) is None:
+                    pytest.skip(f"{program} is not installed")
             purpose = Purpose(benchmark=benchmark, profile=profile)
             builder.build(Order(archive, kind, toolchain, purpose), elf, size)
             vectors = fake_mlf.write_vectors(directory / "vectors.npz")

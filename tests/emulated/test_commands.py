@@ -27,7 +27,7 @@ class Raw:
         return data.decode("latin-1").split("\r\n")[:-2]
 
 
-@pytest.fixture(scope="module", params=["mps2_an500", "mps3_an547"])
+@pytest.fixture(scope="module", params=["mps2_an500", "mps3_an547", "qemu_virt_rv32"])
 def board(built, request):
     firmware = built(request.param, "clang", benchmark="kws01")
     with (

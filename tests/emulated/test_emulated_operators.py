@@ -18,6 +18,8 @@ BUILDS = [
     ("cortex-m7-c", "clang"),
     ("cortex-m55-c", "clang"),
     ("cortex-m85-llvm", "tvm-llvm"),
+    ("rv32imc-c", "gcc"),
+    ("rv32imac_zba_zbb-llvm", "tvm-llvm"),
 ]
 LEVEL = 3
 

@@ -9,33 +9,18 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import machines
 import numpy as np
 import pytest
 
 from mcuforge import mlf, toolchains
 
-# Machine and origins of vectors, code and data, by core.
-_MACHINES = {
-    "cortex-m4": ("mps2-an386", 0x0, 0x400, 0x20000000),
-    "cortex-m7": ("mps2-an500", 0x0, 0x400, 0x20000000),
-    "cortex-m85": ("mps3-an547", 0x0, 0x01000000, 0x21000000),
-    "cortex-m55": ("mps3-an547", 0x0, 0x01000000, 0x21000000),
-}
 _PROGRAM = """\
 #include <stddef.h>
 #include <stdint.h>
 {headers}
 
-extern char stack_top[];
-void reset(void);
-__attribute__((section(".vectors"), used)) static void *const vectors[16] = {{stack_top, reset}};
-
-static int semihost(int operation, const void *arguments) {{
-    register int r0 __asm("r0") = operation;
-    register const void *r1 __asm("r1") = arguments;
-    __asm volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
-    return r0;
-}}
+{start}
 static int open_file(const char *name, int mode, int length) {{
     const void *arguments[3] = {{name, (const void *)mode, (const void *)length}};
     return semihost(1, arguments);
@@ -51,8 +36,7 @@ void *memset(void *, int, size_t);
 static uint8_t row_in[{input_bytes}], row_out[{output_bytes}];
 
 void reset(void) {{
-    *(volatile uint32_t *)0xE000ED88u |= 0xFu << 20; /* FPU and Helium */
-    __asm volatile("dsb\\n\\tisb");
+{enable}
     const int source = open_file("inputs.bin", 1, 10), sink = open_file("outputs.bin", 5, 11);
     while (transfer(6, source, row_in, sizeof row_in) == 0) {{
 {runs}
@@ -73,18 +57,6 @@ _RUN = """\
             }}
             {store}
         }}
-"""
-_SCRIPT = """\
-ENTRY(reset)
-SECTIONS
-{{
-    .vectors {vectors:#x} : {{ KEEP(*(.vectors)) }}
-    .text {code:#x} : {{ *(.text*) *(.rodata*) }}
-    .ARM.exidx : {{ *(.ARM.exidx*) }}
-    .data {data:#x} : {{ *(.data*) }}
-    .bss (NOLOAD) : {{ *(.bss*) *(COMMON) }}
-    stack_top = {data:#x} + 0x3ffff0;
-}}
 """
 
 
@@ -109,9 +81,6 @@ class EmulatedModel:
         core: str = "",
         further: Sequence[Path] = (),
     ) -> None:
-        for program in ("qemu-system-arm", "clang-19", "ld.lld-19", "arm-none-eabi-gcc"):
-            if shutil.which(program) is None:
-                pytest.skip(f"{program} is not installed")
         archives = [mlf.read(path) for path in (archive, *further)]
         for read in archives:
             read.extract(directory)
@@ -119,11 +88,14 @@ class EmulatedModel:
         self.info = self.infos[0]
         self.program = directory / "model.elf"
         self._directory = directory
-        core = core or self.info.core
-        self._machine, vectors, code, data = _MACHINES[core.split("+")[0]]
-        (directory / "main.c").write_text(_program(self.infos))
-        (directory / "link.ld").write_text(_SCRIPT.format(vectors=vectors, code=code, data=data))
-        tools = toolchains.toolchain(toolchain, core)
+        self._core = core or self.info.core
+        for program in machines.programs(self._core):
+            if shutil.which(program) is None:
+                pytest.skip(f"{program} is not installed")
+        architecture = machines.machine(self._core).architecture
+        (directory / "main.c").write_text(_program(self.infos, architecture))
+        (directory / "link.ld").write_text(machines.link_script(self._core))
+        tools = toolchains.toolchain(toolchain, self._core)
         model = directory / "codegen/host"
         build = [tools.compiler, *tools.flags, *tools.link_flags, *flags, "-std=gnu11"]
         build += ["-ffp-contract=off", f"-I{model / 'include'}", str(directory / "main.c")]
@@ -135,8 +107,7 @@ class EmulatedModel:
     def run(self, rows: np.ndarray) -> np.ndarray:
         """Raw bytes in (n, input_bytes), raw bytes out (n, output_bytes), inputs concatenated."""
         (self._directory / "inputs.bin").write_bytes(rows.tobytes())
-        command = ["qemu-system-arm", "-M", self._machine, "-nodefaults", "-display", "none"]
-        command += ["-semihosting-config", "enable=on,target=native", "-kernel", "model.elf"]
+        command = machines.emulator(self._core)
         done = subprocess.run(
             command,
             cwd=self._directory,
@@ -154,7 +125,7 @@ def _libraries(tools: toolchains.Toolchain) -> list[str]:
     return [lib if "/" in lib else f"-l{lib}" for lib in tools.libraries]
 
 
-def _program(infos: list[mlf.Info]) -> str:
+def _program(infos: list[mlf.Info], architecture: machines.Architecture) -> str:
     buffers, runs = [], []
     start = {"inputs": 0, "outputs": 0}
     for number, info in enumerate(infos):
@@ -179,6 +150,8 @@ def _program(infos: list[mlf.Info]) -> str:
             )
         )
     return _PROGRAM.format(
+        start=architecture.start,
+        enable=architecture.enable,
         headers="\n".join(f'#include "{info.header}"' for info in infos),
         buffers="\n".join(buffers),
         input_bytes=start["inputs"],

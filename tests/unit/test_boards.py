@@ -36,6 +36,7 @@ def test_the_registry_has_the_boards_with_their_facts():
             "mps2_an386": ("cortex-m4", "baremetal", True),
             "mps2_an500": ("cortex-m7", "baremetal", True),
             "mps3_an547": ("cortex-m55", "baremetal", True),
+            "qemu_virt_rv32": ("rv32imc", "baremetal", True),
             "nucleo_h743zi": ("cortex-m7", "zephyr", False),
             "ek_ra8m1": ("cortex-m85", "zephyr", False),
         }.items()
@@ -82,6 +83,7 @@ def change(path, value):
         (change(["vendor"], 'x"'), r"vendor: .*letters, digits"),
         (change(["platform"], "mbed"), r"platform: 'mbed' is not one of"),
         (change(["baremetal"], None), r"'baremetal' is a required property"),
+        (change(["baremetal", "port"], "uno"), r"port: 'uno' is not one of"),
         (change(["emulator"], None), r"'runners' is a required property"),
         (change(["toolchains"], ["icc"]), r"mps2_an500\.toolchains: unknown toolchain 'icc'"),
         (change(["runners"], ["dfu"]), r"mps2_an500\.runners: unknown runner 'dfu'"),

@@ -17,6 +17,7 @@ from mcuforge.target import Target
         ("cortex-m55+nomve-c", "cortex-m55+nomve", "c", "cortex-m55"),
         ("cortex-m85+nomve.fp+nodsp-llvm", "cortex-m85+nomve.fp+nodsp", "llvm", "cortex-m85"),
         ("cortex-m0plus-c", "cortex-m0plus", "c", "cortex-m0plus"),
+        ("rv32imac_zba_zbb-llvm", "rv32imac_zba_zbb", "llvm", "rv32imac_zba_zbb"),
         ("host-c", "host", "c", "host"),
     ],
 )
@@ -41,6 +42,7 @@ def test_a_name_is_read_and_written(name: str, mcpu: str, codegen: str, core: st
         ("cortex-m7-rust", "rust"),
         ("cortex-m55+nosuch-c", r"\+nosuch"),
         ("cortex-m55+-c", r"'\+'"),
+        ("rv32imc+nodsp-c", r"\+nodsp' of core 'rv32imc'"),
         ("-c", "not a target"),
     ],
 )
@@ -79,6 +81,7 @@ def test_features_follow_core_and_extensions(mcpu: str, features: set[str]) -> N
         ("cortex-m7+nofp", "thumbv7em-none-eabi"),
         ("cortex-m33", "thumbv8m.main-none-eabihf"),
         ("cortex-m85", "thumbv8.1m.main-none-eabihf"),
+        ("rv32imc", "riscv32-unknown-elf"),
     ],
 )
 def test_triples_are_llvms(mcpu: str, triple: str) -> None:

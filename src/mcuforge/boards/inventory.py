@@ -72,7 +72,8 @@ class Board:
         baud: of the serial port; MLPerf Tiny's is 115200, in energy mode 9600.
         vendor: what its firmware answers to the command ``name``.
         toolchains: those that can build for the board.
-        baremetal: ``uart_base``, ``uart_rx_irq``, ``tick_hz`` of the bare-metal port.
+        baremetal: ``port``, a directory of device/baremetal, and what that needs: ``uart_base``,
+            ``uart_rx_irq``, ``tick_hz``.
         machine: QEMU's machine that stands for the board; empty for hardware.
         runners: programs that can flash the board, the default first; empty when emulated.
         flash_origin, flash_args: what those programs are told.
@@ -94,7 +95,7 @@ class Board:
     stack_bytes: int = 8192
     baud: int = 115200
     vendor: str = "mcuforge"
-    baremetal: dict[str, int] = field(default_factory=dict)
+    baremetal: dict[str, int | str] = field(default_factory=dict)
     machine: str = ""
     runners: tuple[str, ...] = ()
     flash_origin: int = 0

@@ -5,13 +5,13 @@ import json
 import os
 import queue
 import re
-import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any, Self
 
+from mcuforge import toolchains
 from mcuforge.boards import children
 from mcuforge.boards.inventory import Board
 from mcuforge.errors import BoardError, ToolError
@@ -29,7 +29,7 @@ _MAX_MESSAGE = 1 << 16
 
 def version(core: str) -> str:
     """Version of the QEMU that runs a core, as in ``7.2.22``; ToolError if it is missing."""
-    program = _program(core)
+    program, *_ = _emulator(core)
     done = subprocess.run(
         [program, "--version"], capture_output=True, text=True, timeout=60, check=False
     )
@@ -39,13 +39,10 @@ def version(core: str) -> str:
     return match[1]
 
 
-def _program(core: str) -> str:
-    """The program that runs a core; Debian's package has the same name."""
-    name = Target(core).family.emulator
-    path = shutil.which(name)
-    if path is None:
-        raise ToolError(f"{name} not found", f"install the Debian package {name}")
-    return path
+def _emulator(core: str) -> list[str]:
+    """The program that runs a core, and what it is told for it."""
+    program, *options = Target(core).emulator
+    return [toolchains.find(program), *options]
 
 
 class Qemu:
@@ -69,7 +66,7 @@ class Qemu:
     def __init__(
         self, board: Board, elf: Path | None, gdb: Path | None = None, shift: int = 0
     ) -> None:
-        command = [_program(board.core), "-M", board.machine, "-nodefaults", "-display", "none"]
+        command = [*_emulator(board.core), "-M", board.machine, "-nodefaults", "-display", "none"]
         command += ["-icount", ICOUNT.format(shift=shift), "-preconfig"]
         if elf:
             command += ["-kernel", os.fspath(elf)]

@@ -13,7 +13,7 @@ from mcuforge.codegen.c import MATH
 from mcuforge.codegen.lower import LoweredKernel
 from mcuforge.errors import ConfigError, ModelError
 from mcuforge.isa.instruction import C_PREFIX, INSTRUCTIONS
-from mcuforge.target import Target
+from mcuforge.target import CORES, Target
 
 _OPTIMIZATION = 3
 # What TVM adds to every module beside the functions it is given: conversions of float16, and
@@ -80,12 +80,14 @@ def target_options(target: Target) -> dict[str, object]:
     }
     if target.core == "host":
         return options
+    abi = target.family.abi
     return {
         **options,
         "mtriple": target.triple,
-        "mcpu": target.core,
+        "mcpu": CORES[target.core].llvm or target.core,
         "mattr": list(target.attributes),
         "mfloat-abi": target.float_abi,
+        **({"mabi": abi} if abi else {}),
     }
 
 

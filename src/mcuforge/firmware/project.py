@@ -18,6 +18,7 @@ from mcuforge.boards import Board
 from mcuforge.errors import ConfigError, ModelError, known
 from mcuforge.firmware.size import Usage
 from mcuforge.models import vectors
+from mcuforge.target import Target
 from mcuforge.toolchains import Tools
 
 DEVICE = Path(__file__).parents[1] / "device"
@@ -121,12 +122,15 @@ def generate(
     """
     archive, values = model_values(archive_path, purpose, board.vendor)
     archive.extract(directory / "model")
-    for part in ("runtime", purpose.kind, "baremetal"):
+    for part in ("runtime", purpose.kind):
         shutil.copytree(DEVICE / part, directory / "device" / part)
+    port = DEVICE / "baremetal" / str(board.baremetal["port"])
+    shutil.copytree(port, directory / "device" / "baremetal")
     values |= {
         "board": board,
         "toolchain": tools.version,
         "baud": board.baud,
+        "emulator": Target(board.core).emulator,
         "lengths": {memory.name: memory.size for memory in board.memories},
         # By name: the project builds wherever these are on PATH.
         "compiler": Path(tools.compiler).name,

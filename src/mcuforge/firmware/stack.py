@@ -2,13 +2,19 @@
 alike."""
 
 import bisect
+import collections
 import re
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from mcuforge import toolchains
 from mcuforge.errors import ToolError
 from mcuforge.target import Target
+
+# By register what wrote it in the function: mnemonics and operands, in order.
+Written = dict[str, list[tuple[str, str]]]
 
 _HEADER = re.compile(r"([0-9a-f]+) <(.+)>:")
 _LINE = re.compile(r"\s*([0-9a-f]+):\t(\S+)(?:\t(.*))?")
@@ -21,6 +27,19 @@ class _Unknown(Exception):
     """The stack pointer moves by an amount, or to a place, that the code does not say."""
 
 
+@dataclass(frozen=True)
+class _Machine:
+    """What an instruction of an architecture does, from its mnemonic and operands.
+
+    Attributes:
+        lowered: bytes by which it lowers the stack pointer, given what wrote the registers.
+        called: where it may go, other than to the next one and back to the caller.
+    """
+
+    lowered: Callable[[str, str, Written], int]
+    called: Callable[[str, str], set[int]]
+
+
 def bound(elf: Path, entry: str, core: str) -> int | None:
     """Bytes of stack that `entry` and everything it calls can use at most.
 
@@ -28,7 +47,8 @@ def bound(elf: Path, entry: str, core: str) -> int | None:
     two alternative branches counts twice. None if it cannot be known: a call through a pointer,
     recursion, or a frame of variable size.
     """
-    program = toolchains.find(f"{Target(core).family.prefix}-objdump")
+    prefix = Target(core).family.prefix
+    machine, program = _MACHINES[prefix], toolchains.find(f"{prefix}-objdump")
     command = [program, "--disassemble", "--no-show-raw-insn", str(elf)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
@@ -43,15 +63,15 @@ def bound(elf: Path, entry: str, core: str) -> int | None:
             start = int(header[1], 16)
             first = start if header[2] == entry else first
             frames[start], calls[start] = 0, set()
-            written: dict[str, tuple[str, str]] = {}
+            written: Written = collections.defaultdict(list)
         elif start is not None and (match := _LINE.match(line)):
             mnemonic, operands = match[2].split(".")[0], match[3] or ""
             try:
-                frames[start] += _lowered(mnemonic, operands, written)
-                calls[start] |= _called(mnemonic, operands)
+                frames[start] += machine.lowered(mnemonic, operands, written)
+                calls[start] |= machine.called(mnemonic, operands)
             except _Unknown:
                 unknown.add(start)
-            written[operands.split(",")[0]] = mnemonic, operands
+            written[operands.split(",")[0]].append((mnemonic, operands))
     if first is None:
         return None
 
@@ -74,12 +94,7 @@ def bound(elf: Path, entry: str, core: str) -> int | None:
     return depth(first, frozenset())
 
 
-def _lowered(mnemonic: str, operands: str, written: dict[str, tuple[str, str]]) -> int:
-    """Bytes by which an instruction lowers the stack pointer.
-
-    Args:
-        written: the last instruction of the function that wrote a register.
-    """
+def _arm_lowered(mnemonic: str, operands: str, written: Written) -> int:
     if mnemonic in ("push", "vpush") or (
         mnemonic in ("stmdb", "vstmdb", "fstmdbx") and operands.startswith("sp!")
     ):
@@ -91,7 +106,7 @@ def _lowered(mnemonic: str, operands: str, written: dict[str, tuple[str, str]]) 
         return int(amount[1])
     if mnemonic.startswith("mov") and operands.startswith("sp,"):
         # Back to a frame pointer, or down to an aligned address whose low bits were cleared.
-        before, how = written.get(operands[4:].strip(), ("", ""))
+        before, how = (written[operands[4:].strip()] or [("", "")])[-1]
         aligned = re.fullmatch(r"\w+, #0, #(\d+)", how)
         if before == "bfc" and aligned:
             return (1 << int(aligned[1])) - 4
@@ -118,8 +133,7 @@ def _saved(registers: str) -> int:
     return total
 
 
-def _called(mnemonic: str, operands: str) -> set[int]:
-    """Where an instruction may go, other than to the next one and back to the caller."""
+def _arm_called(mnemonic: str, operands: str) -> set[int]:
     if _BRANCHES.fullmatch(mnemonic) and (target := _TARGET.match(operands)):
         return {int(target[1], 16)}
     if (
@@ -130,3 +144,47 @@ def _called(mnemonic: str, operands: str) -> set[int]:
     ):
         raise _Unknown
     return set()
+
+
+def _riscv_lowered(mnemonic: str, operands: str, written: Written) -> int:
+    # objdump calls instructions with a constant as it calls those without: add for addi.
+    operation = mnemonic.removesuffix("i")
+    if operation not in ("add", "sub", "and", "mv", "l") or not operands.startswith("sp,"):
+        return 0
+    if re.fullmatch(r"sp,s0(,-?\d+)?", operands):
+        return 0  # back to where the frame pointer says
+    amount = operands.removeprefix("sp,sp,")
+    if operation in ("add", "and") and re.fullmatch(r"-?\d+", amount):
+        return max(0, -int(amount))  # and clears low bits: down to an aligned address
+    size = _riscv_loaded(written[amount])
+    if operation not in ("add", "sub") or size is None:
+        raise _Unknown
+    return max(0, -size if operation == "add" else size)
+
+
+def _riscv_loaded(history: list[tuple[str, str]]) -> int | None:
+    """The constant in a register: ``li``, or ``lui`` perhaps followed by ``add``."""
+    mnemonic, operands = history[-1] if history else ("", "")
+    register, last = operands.split(",")[0], operands.split(",")[-1]
+    if mnemonic == "li":
+        return int(last)
+    if mnemonic == "lui":  # 20 bits with a sign
+        return ((int(last, 16) ^ 1 << 19) - (1 << 19)) << 12
+    if mnemonic in ("add", "addi") and re.fullmatch(rf"{register},{register},-?\d+", operands):
+        upper = _riscv_loaded(history[:-1])
+        return None if upper is None else upper + int(last)
+    return None
+
+
+def _riscv_called(mnemonic: str, operands: str) -> set[int]:
+    if not re.fullmatch(r"j(al)?r?|b(eq|ne|lt|ge|gt|le)u?z?", mnemonic):
+        return set()
+    if target := re.search(r"\b([0-9a-f]+) <", operands):
+        return {int(target[1], 16)}
+    raise _Unknown
+
+
+_MACHINES = {
+    "arm-none-eabi": _Machine(_arm_lowered, _arm_called),
+    "riscv64-unknown-elf": _Machine(_riscv_lowered, _riscv_called),
+}

@@ -53,7 +53,7 @@ def generate(
             shutil.copyfile(file, source / file.name)
     mathematics = any(b"#include <math.h>" in archive.members[name] for name in archive.members)
     if mathematics:
-        shutil.copyfile(DEVICE / "baremetal" / "libc.c", source / "libc.c")
+        shutil.copyfile(DEVICE / "baremetal" / "cmsdk" / "libc.c", source / "libc.c")
     for file in (DEVICE / "zephyr").glob("Kconfig*"):
         shutil.copyfile(file, directory / file.name)
     for part in ("boards", "fragments"):

@@ -10,12 +10,14 @@
 #define STACK_PAINT 0x5CAFF01Du
 #define STACK_GUARD_WORDS 8u
 
+/* The stack pointer: compilers name the register so on every architecture. */
+register uint32_t *stack_pointer __asm("sp");
+
 /* Paints from the stack's limit up to the caller's stack pointer and returns that. Inlined, so that
  * the frames below it are exactly those of the functions the caller calls next. */
 __attribute__((always_inline)) static inline const uint32_t *stack_paint(void) {
     volatile uint32_t *p = port_stack_limit();
-    uint32_t *top;
-    __asm volatile("mov %0, sp" : "=r"(top));
+    uint32_t *top = stack_pointer;
     while (p < top) {
         *p++ = STACK_PAINT;
     }
