@@ -4,10 +4,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import machines
 import numpy as np
 import pytest
 
+from helpers import machines
 from mcuforge import mlf, toolchains
 
 _RUNS = 40

@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import machines
 import numpy as np
 import pytest
 
+from helpers import machines
 from mcuforge import mlf, toolchains
 
 _PROGRAM = """\
