@@ -8,7 +8,7 @@ from mcuforge.tir.qdq import Region
 from mcuforge.tir.registry import restores
 
 
-@restores("relax.concat")
+@restores("relax.concat", any_type=True)
 def _restore(region: Region) -> relax.Call | None:
     parts = []
     for field in region.lookup(region.call.args[0]).fields:

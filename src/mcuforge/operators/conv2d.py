@@ -56,7 +56,7 @@ As ``conv2d``, with weight (kh, kw, c * m); output channel o reads input channel
 """
 
 
-@restores("relax.nn.conv2d")
+@restores("relax.nn.conv2d", takes_bias=True)
 def _restore(region: Region) -> relax.Call | None:
     call, attrs = region.call, region.call.attrs
     x, weight = (region.operand(arg) for arg in call.args)

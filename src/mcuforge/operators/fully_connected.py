@@ -23,7 +23,7 @@ Attrs: input_zero_point, weight_zero_point, zero_point, clamp_min, clamp_max, ro
 """
 
 
-@restores("relax.matmul")
+@restores("relax.matmul", takes_bias=True)
 def _restore(region: Region) -> relax.Call | None:
     x, weight = (region.operand(arg) for arg in region.call.args)
     if x is None or weight is None or weight.value is None or weight.value.ndim != 2:

@@ -6,7 +6,7 @@ from mcuforge.tir.qdq import Region
 from mcuforge.tir.registry import restores
 
 
-@restores("relax.maximum", "relax.minimum")
+@restores("relax.maximum", "relax.minimum", any_type=True)
 def _restore(region: Region) -> relax.Call | None:
     """TFLite compares the integers: all three tensors have one quantization."""
     a, b = (region.operand(arg) for arg in region.call.args)

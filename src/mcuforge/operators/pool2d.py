@@ -30,7 +30,7 @@ clamp_min, clamp_max, dtype. Padding takes no part: averages divide by the posit
 """
 
 
-@restores("relax.nn.avg_pool2d", "relax.nn.max_pool2d")
+@restores("relax.nn.avg_pool2d", "relax.nn.max_pool2d", on_integers=True)
 def _restore(region: Region) -> relax.Call | None:
     attrs = region.call.attrs
     if str(attrs.layout) != "NHWC":

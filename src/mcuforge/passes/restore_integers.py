@@ -1,18 +1,18 @@
 """QDQ to integers: ``quantize(op(dequantize(x)))`` becomes the integer operator TFLite means."""
 
+from dataclasses import replace
+
 import numpy as np
 import tvm
 from tvm import relax
 
 from mcuforge.errors import ModelError
 from mcuforge.passes.rewrite import Lookup, bindings, rewrite_main
-from mcuforge.tir.integer_op import INTEGER_OP_PREFIX, attributes, constant_value
-from mcuforge.tir.qdq import Quantized, Region
+from mcuforge.tir.integer_op import INTEGER_OP_PREFIX, attributes, changed, constant_value, op_name
+from mcuforge.tir.qdq import Region
 from mcuforge.tir.registry import restorer
 
 _EIGHT_BITS = ("int8", "uint8")
-# These move elements; arithmetic is exact on 8 bits only.
-_MOVING = ("relax.concat", "relax.maximum", "relax.minimum")
 
 
 @tvm.transform.module_pass(opt_level=1, name="RestoreIntegers")
@@ -32,9 +32,8 @@ def _refuse_leftovers(mod: tvm.IRModule) -> None:
     """A quantized operator left in float arithmetic would be inexact without a word."""
     values = {binding.var: binding.value for binding in bindings(mod)}
     for value in values.values():
-        if getattr(getattr(value, "op", None), "name", "") == "relax.quantize":
-            source = values.get(value.args[0])
-            name = getattr(getattr(source, "op", None), "name", "an operator")
+        if op_name(value) == "relax.quantize":
+            name = op_name(values.get(value.args[0])) or "an operator"
             name, dtype = name.removeprefix("relax."), str(value.attrs.out_dtype)
             raise ModelError(
                 f"{name} with {dtype} result has no exact integer form here",
@@ -53,30 +52,22 @@ def _integer_form(value: relax.Call, lookup: Lookup) -> relax.Call | None:
     name = value.op.name
     if name == "relax.quantize":
         region = _region(value, lookup)
-        if region is None or (
-            region.dtype not in _EIGHT_BITS and region.call.op.name not in _MOVING
-        ):
+        declared = restorer(op_name(region.call)) if region else None
+        if not region or not declared:
             return None
-        restore = restorer(region.call.op.name)
-        return restore(region) if restore else None
+        exact = declared.any_type or region.dtype in _EIGHT_BITS
+        return declared.restore(region) if exact else None
     if name == "relax.clip":
         return _narrow_clamp(value, lookup)
-    if name == "relax.astype":
-        # An average of integers, cast back from int32.
-        inner = lookup(value.args[0])
-        if isinstance(inner, relax.Call) and inner.op.name == "relax.nn.avg_pool2d":
-            return _restore_on_integers(inner, str(value.attrs.dtype), lookup)
-    if name in ("relax.nn.avg_pool2d", "relax.nn.max_pool2d"):
-        return _restore_on_integers(value, str(value.args[0].ty.dtype), lookup)
-    return None
-
-
-def _restore_on_integers(call: relax.Call, dtype: str, lookup: Lookup) -> relax.Call | None:
-    """Restore an operator that TVM imports on the integers, without dequantize and quantize."""
+    # An average is taken of int32, and cast back.
+    call = lookup(value.args[0]) if name == "relax.astype" else value
+    declared = restorer(op_name(call))
+    if not declared or not declared.on_integers:
+        return None
+    dtype = str(value.attrs.dtype if name == "relax.astype" else value.args[0].ty.dtype)
     if dtype not in _EIGHT_BITS:
         return None
-    region = Region(call, None, -np.inf, np.inf, np.nan, 0, dtype, lookup)
-    return restorer(call.op.name)(region)
+    return declared.restore(Region(call, None, -np.inf, np.inf, np.nan, 0, dtype, lookup))
 
 
 def _region(quantize: relax.Call, lookup: Lookup) -> Region | None:
@@ -115,20 +106,15 @@ def _region(quantize: relax.Call, lookup: Lookup) -> Region | None:
 
 
 def _split_bias(region: Region) -> Region:
-    """Take the bias off ``conv + bias`` and ``matmul + bias``."""
-    if region.call.op.name != "relax.add":
+    """Take the bias off ``conv + bias`` and their like."""
+    if op_name(region.call) != "relax.add":
         return region
     heart = region.lookup(region.call.args[0])
-    bias: Quantized | None = region.operand(region.call.args[1], "int32")
-    if (
-        isinstance(heart, relax.Call)
-        and heart.op.name in ("relax.nn.conv2d", "relax.matmul")
-        and bias is not None
-        and bias.value is not None
-        and bias.dtype == "int32"
-    ):
-        return Region(**{**region.__dict__, "call": heart, "bias": bias})
-    return region
+    declared = restorer(op_name(heart))
+    bias = region.operand(region.call.args[1], "int32")
+    if not declared or not declared.takes_bias or bias is None or bias.value is None:
+        return region
+    return replace(region, call=heart, bias=bias)
 
 
 def _narrow_clamp(clip: relax.Call, lookup: Lookup) -> relax.Call | None:
@@ -142,4 +128,4 @@ def _narrow_clamp(clip: relax.Call, lookup: Lookup) -> relax.Call | None:
     low, high = (int(arg.value) for arg in clip.args[1:])
     attrs["clamp_min"] = max(attrs["clamp_min"], low)
     attrs["clamp_max"] = min(attrs["clamp_max"], high)
-    return relax.Call(call.op, call.args, tvm.ir.make_node("ir.DictAttrs", **attrs))
+    return changed(call, **attrs)

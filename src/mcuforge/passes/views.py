@@ -4,7 +4,7 @@ import tvm
 from tvm import relax
 
 from mcuforge.passes.rewrite import Lookup, rewrite_main
-from mcuforge.tir.integer_op import integer_op
+from mcuforge.tir.integer_op import integer_op, op_name
 
 view = integer_op("view", lambda _shapes, attrs: (attrs["shape"], attrs["dtype"]))
 """``view(x, shape, dtype)``: the same bytes, another shape."""
@@ -21,7 +21,7 @@ class ViewReshapes:
 
 
 def _view(builder: relax.BlockBuilder, value: relax.Expr, _lookup: Lookup) -> relax.Expr:
-    if getattr(getattr(value, "op", None), "name", "") not in _VIEWS:
+    if op_name(value) not in _VIEWS:
         return value
     ty = builder.normalize(value).ty
     return view(value.args[0], shape=[int(size) for size in ty.shape], dtype=str(ty.dtype))

@@ -140,7 +140,6 @@ class KernelTable:
 
 
 KERNELS = KernelTable()
-_RESTORERS: dict[str, Callable] = {}
 
 
 def kernel(
@@ -177,17 +176,42 @@ def kernel(
     return register
 
 
-def restores(*relax_ops: str) -> Callable:
-    """Declare how float operators between ``dequantize`` and ``quantize`` become integer ones."""
+@dataclass(frozen=True)
+class Restorer:
+    """How a float operator becomes an integer one: see ``restores``."""
 
-    def register(restorer: Callable) -> Callable:
+    restore: Callable[..., Any]
+    any_type: bool
+    takes_bias: bool
+    on_integers: bool
+
+
+_RESTORERS: dict[str, Restorer] = {}
+
+
+def restores(
+    *relax_ops: str, any_type: bool = False, takes_bias: bool = False, on_integers: bool = False
+) -> Callable:
+    """Declare how float operators between ``dequantize`` and ``quantize`` become integer ones.
+
+    The function is given a ``qdq.Region`` and returns the integer form, or None where there is
+    none.
+
+    Args:
+        relax_ops: the operators at the heart of the region.
+        any_type: it moves elements, which is exact for results of any type, not for 8 bits only.
+        takes_bias: a constant added to its result is its bias.
+        on_integers: TVM imports it on the integers, without ``dequantize`` and ``quantize``.
+    """
+
+    def register(restore: Callable) -> Callable:
         for op in relax_ops:
-            _RESTORERS[op] = restorer
-        return restorer
+            _RESTORERS[op] = Restorer(restore, any_type, takes_bias, on_integers)
+        return restore
 
     return register
 
 
-def restorer(relax_op: str) -> Callable | None:
-    """The function declared with ``restores`` for a Relax operator, or None."""
+def restorer(relax_op: str) -> Restorer | None:
+    """What is declared with ``restores`` for a Relax operator, or None."""
     return _RESTORERS.get(relax_op)
