@@ -56,7 +56,7 @@ class Experiment:
         ConfigError: something does not fit, on one line.
     """
 
-    def __init__(self, config: dict, root: Path = Path()) -> None:
+    def __init__(self, config: dict[str, Any], root: Path = Path()) -> None:
         config = _numbers(config)
         if "energy" in (config.get("modes") or ()):
             raise ConfigError("configuration: mode 'energy' cannot be measured", NO_ENERGY)
@@ -201,12 +201,12 @@ class Experiment:
         modules = itertools.chain(*(b.zephyr_modules for b in self.inventory.types.values()))
         return tuple(dict.fromkeys(modules))
 
-    def build_facts(self, board: str) -> dict:
+    def build_facts(self, board: str) -> dict[str, Any]:
         """What of a board decides the bytes of its firmware."""
         facts = dataclasses.asdict(self.inventory.board(board))
         return {key: value for key, value in facts.items() if key not in _NOT_BUILT_IN}
 
-    def run_facts(self, board: str) -> dict:
+    def run_facts(self, board: str) -> dict[str, Any]:
         """What of a board decides a measurement, its firmware given."""
         facts = dataclasses.asdict(self.inventory.board(board))
         return {key: facts[key] for key in _RUN_FACTS}

@@ -35,7 +35,7 @@ def test_a_failure_is_one_line_the_end_of_the_log_and_its_path(tmp_path: Path) -
     done = run(r"print('last words'); raise ModelError('it is\nbroken', 'mend it')", tmp_path)
     assert done.returncode == 1
     first, *rest = done.stderr.splitlines()
-    assert first == "mcuforge: error: it is broken (mend it)"
+    assert first == r"mcuforge: error: it is\nbroken (mend it)"
     assert "    last words" in rest
     assert rest[-1] == "    (log: step.log)"
 

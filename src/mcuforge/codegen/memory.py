@@ -107,7 +107,7 @@ def reorder(program: Program, io_in_workspace: bool = False) -> Program:
         limit = max(limit, during)
         executed |= 1 << index
     # By set of executed steps, all of one size: peak so far, bytes live now, the order.
-    states = {0: (0, graph.entry_bytes, ())}
+    states: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, graph.entry_bytes, ())}
     visited = 0
     for _ in steps:
         following: dict[int, tuple[int, int, tuple[int, ...]]] = {}
@@ -136,12 +136,12 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
         io_in_workspace: place inputs and outputs as well. All inputs are live when the program
             starts and may be overwritten after their last use, all outputs when it ends.
     """
+    overlaps: Overlaps = {}
     if share:
         blocks, overlaps = lives(program, io_in_workspace)
     else:
         tensors = _Graph(program, io_in_workspace).tensors
         blocks = [Block(name, tensor.bytes, 0, 0) for name, tensor in tensors.items()]
-        overlaps = {}
     bound = lower_bound(blocks, overlaps)
     offsets = place(blocks, overlaps)
     # ``place`` takes SAME_PLACE for an obligation: two tensors may do better apart.
@@ -161,7 +161,7 @@ def plan_memory(program: Program, share: bool, io_in_workspace: bool = False) ->
             overlaps = fewer
         elif lower_bound(blocks, fewer) <= size:
             apart = place(blocks, fewer, limit=size, work=_MAX_RETRY_WORK)
-            if apart is not None:
+            if _end(blocks, apart) <= size:
                 offsets, overlaps = apart, fewer
     return MemoryPlan({name: offsets[name] for name in sorted(offsets)}, size, bound)
 
@@ -236,17 +236,14 @@ def place(
     overlaps: Overlaps,
     limit: int | None = None,
     work: int = _MAX_PLACEMENT_WORK,
-) -> dict[str, int] | None:
+) -> dict[str, int]:
     """Offsets by name that need as few bytes as the search finds.
 
     Args:
         blocks: what to place.
         overlaps: which may overlap.
-        limit: take the first placement within so many bytes.
+        limit: take the first placement within so many bytes; there need not be one.
         work: bounds the search: nodes of the tree to visit, times pairs of blocks.
-
-    Returns:
-        None if there is a limit and nothing within it was found.
     """
     if not blocks:
         return {}
@@ -263,8 +260,6 @@ def place(
     for order in _greedy_orders([blocks[group[0]] for group in groups]):
         search.try_order(order)
     search.improve(target, work // len(groups) ** 2)
-    if limit is not None and search.bytes > limit:
-        return None
     return {
         blocks[i].name: int(offset)
         for group, offset in zip(groups, search.offsets, strict=True)
@@ -424,10 +419,10 @@ class _Placement:
         limit = self.bytes - 1
         offsets, tails = np.zeros_like(self._sizes), self._sizes
         while True:
-            offsets = _longest_paths(offsets, below)
-            tails = _longest_paths(tails, below.T)
-            if offsets is None or tails is None or (offsets + tails).max() > limit:
+            higher, deeper = _longest_paths(offsets, below), _longest_paths(tails, below.T)
+            if higher is None or deeper is None or (higher + deeper).max() > limit:
                 return None
+            offsets, tails = higher, deeper
             possible = undecided & (offsets[:, None] + self._gaps + tails <= limit)
             if (undecided & ~possible & ~possible.T).any():
                 return None

@@ -42,7 +42,7 @@ def quantized_range(dtype: str) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
-def round_half_away(values: np.ndarray | float) -> np.ndarray:
+def round_half_away(values: np.ndarray | np.floating | float) -> np.ndarray:
     """C's `round` (internal/cppmath.h, TfLiteRound): to nearest, halves away from zero."""
     whole = np.trunc(values)
     return whole + np.copysign(np.abs(values - whole) >= 0.5, values)
@@ -87,7 +87,9 @@ def multiply_by_quantized_multiplier(
     return rounding_divide_by_power_of_two(high, np.maximum(-shift, 0))
 
 
-def rounding_divide_by_power_of_two(values: np.ndarray, exponent: np.ndarray | int) -> np.ndarray:
+def rounding_divide_by_power_of_two(
+    values: np.ndarray | int, exponent: np.ndarray | int
+) -> np.ndarray:
     """values / 2^exponent, halves away from zero (RoundingDivideByPOT, gemmlowp)."""
     values = np.asarray(values, np.int64)
     exponent = np.asarray(exponent, np.int64)
@@ -138,7 +140,7 @@ def convolution_scales(
     multiply the two scales in float32.
     """
     if dtype == "uint8":
-        products = np.float64(np.float32(input_scale) * np.float32(weight_scales))
+        products = np.float64(np.float32(input_scale) * np.asarray(weight_scales, np.float32))
     else:
         products = _double(input_scale) * _double(weight_scales)
     return np.atleast_1d(products / _double(output_scale))
@@ -178,14 +180,14 @@ def add_parameters(scale1: float, scale2: float, output_scale: float) -> AddPara
 
     Twice the larger input scale and the output divisor are float32 products, the quotients too.
     """
-    scale1, scale2, output_scale = np.float32(scale1), np.float32(scale2), np.float32(output_scale)
+    first, second, output = np.float32(scale1), np.float32(scale2), np.float32(output_scale)
     left_shift = 20
-    twice = float(np.float32(2) * max(scale1, scale2))
+    twice = float(np.float32(2) * max(first, second))
     return AddParameters(
         left_shift,
-        quantize_multiplier(float(scale1) / twice),
-        quantize_multiplier(float(scale2) / twice),
-        quantize_multiplier(twice / float(np.float32(1 << left_shift) * output_scale)),
+        quantize_multiplier(float(first) / twice),
+        quantize_multiplier(float(second) / twice),
+        quantize_multiplier(twice / float(np.float32(1 << left_shift) * output)),
     )
 
 
@@ -308,7 +310,7 @@ def _exp_on_negative_values(values: np.ndarray, integer_bits: int) -> np.ndarray
 
 def _double(scale: float | Sequence[float]) -> np.ndarray:
     """Float32 scales of the model, widened as a C cast to double does."""
-    return np.float64(np.float32(scale))
+    return np.asarray(np.asarray(scale, np.float32), np.float64)
 
 
 def unary_table(
@@ -339,19 +341,19 @@ def unary_table(
     """
     low, high = quantized_range(dtype)
     inputs = np.arange(low, high + 1) - input_zero_point
-    input_scale, output_scale = np.float32(input_scale), np.float32(output_scale)
+    source, result = np.float32(input_scale), np.float32(output_scale)
     match op:
         case "TANH" | "LOGISTIC":
-            outputs = _rounded_function(op, inputs, input_scale, output_scale)
+            outputs = _rounded_function(op, inputs, source, result)
         case "RELU" | "RELU6" | "RELU_N1_TO_1":
             outputs = multiply_by_quantized_multiplier(
-                inputs, *quantize_multiplier(float(input_scale / output_scale))
+                inputs, *quantize_multiplier(float(source / result))
             )
             low, high = activation_range(op, output_scale, output_zero_point, dtype)
         case "LEAKY_RELU":
-            outputs = _leaky_relu(inputs, input_scale, output_scale, np.float32(alpha))
+            outputs = _leaky_relu(inputs, source, result, np.float32(alpha))
         case "HARD_SWISH":
-            outputs = _hard_swish(inputs, input_scale, output_scale)
+            outputs = _hard_swish(inputs, source, result)
         case _:
             raise ModelError(f"no table for the operator {op}")
     return np.clip(outputs + output_zero_point, low, high).astype(dtype)
@@ -413,7 +415,7 @@ def _libm(name: str, values: np.ndarray) -> np.ndarray:
     """A float32 function of the C library, the one LiteRT calls: last bits are the library's."""
     function = getattr(ctypes.CDLL(None), name)
     function.argtypes, function.restype = [ctypes.c_float], ctypes.c_float
-    return np.float32([function(value) for value in values])
+    return np.array([function(value) for value in values], np.float32)
 
 
 def _leaky_relu(

@@ -126,7 +126,7 @@ def _as_rounded(requantization: RoundedTwice, bound: int) -> Lines | None:
     addend = (1 << 30) + np.where(right > 0, np.int64(1) << (30 + right), 0)
     if int(multiplier.max()) * bound >= 1 << 62:
         return None
-    halves = "away" if (right > 0).all() else "mixed" if (right > 0).any() else "up"
+    halves: Halves = "away" if (right > 0).all() else "mixed" if (right > 0).any() else "up"
     return Lines(_narrow(multiplier), addend, (31 + right).astype(np.int32), halves)
 
 

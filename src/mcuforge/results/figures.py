@@ -2,12 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.patches
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from mcuforge import files
@@ -176,6 +178,7 @@ def ratios(best: pd.DataFrame, limit: float, title: str, path: Path) -> None:
     axes = figure.subplots()
     sns.barplot(best, x="model", y="ratio", hue="core", palette="colorblind", ax=axes)
     for bars in axes.containers:
+        assert isinstance(bars, BarContainer)
         axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
     axes.axhline(1.0, color="black", linewidth=1)
     axes.axhline(limit, color="black", linewidth=1, linestyle="--")
@@ -283,7 +286,7 @@ def _stack(
 def _label(axes: Axes, rows: pd.DataFrame, order: list[str], toolchains: list[str]) -> None:
     """Write each bar's height on it, and what is wrong with its cell."""
     several = len(toolchains) > 1
-    text = {"ha": "center", "va": "bottom", "fontsize": 7}
+    text: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7}
     for row in rows.itertuples():
         offset = (toolchains.index(row.toolchain) + 0.5) / len(toolchains) - 0.5
         place = order.index(row.level) + offset * _BARS
@@ -293,7 +296,7 @@ def _label(axes: Axes, rows: pd.DataFrame, order: list[str], toolchains: list[st
         elif row.work > 0:
             wrong = [] if row.status == "ok" else ["inexact"]
             label = (" " if several else "\n").join([_short(row.work), *wrong])
-            above = {"xytext": (0, 3), "textcoords": "offset points"}
+            above: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points"}
             axes.annotate(label, (place, row.work), rotation=90 * several, **above, **text)
 
 

@@ -138,7 +138,7 @@ class Record:
         """The record as JSON text; ConfigError if it does not fit its schema."""
         document = {"schema": SCHEMA_VERSION, **dataclasses.asdict(self)}
         document = json.loads(json.dumps(document, allow_nan=False))
-        schema.fit(document, _validator(type(self)), f"{type(self).__name__} record")
+        self._fit(document, f"{type(self).__name__} record")
         return json.dumps(document, indent=1) + "\n"
 
     @classmethod
@@ -150,9 +150,14 @@ class Record:
             raise ConfigError(
                 f"{source} is not JSON: {error}", "delete it and run again"
             ) from error
-        schema.fit(document, _validator(cls), source)
+        cls._fit(document, source)
         del document["schema"]
         return cls(**document)
+
+    @classmethod
+    def _fit(cls, document: Any, source: str) -> None:
+        # mypy takes the hash of a record for that of its class.
+        schema.fit(document, _validator(cls), source)  # type: ignore[arg-type]
 
     def write(self, path: Path) -> None:
         """Write the record to `path` atomically."""

@@ -26,7 +26,7 @@ def collect(measurements: Iterable[Path]) -> pd.DataFrame:
     Returns:
         a frame with `COLUMNS`; what was not measured is missing.
     """
-    cells: dict[tuple, dict[str, Measurement]] = {}
+    cells: dict[tuple[object, ...], dict[str, Measurement]] = {}
     for path in measurements:
         record = Measurement.read(path)
         key = tuple(getattr(record, name) for name in CELL)

@@ -92,7 +92,7 @@ def quantize(features: np.ndarray, tensor: mlf.Port) -> bytes:
 def dequantize(raw: bytes, tensor: mlf.Port) -> np.ndarray:
     """The real values (float32) behind the bytes of a tensor."""
     values = np.frombuffer(raw, tensor.dtype)
-    if tensor.dtype == "float32":
+    if tensor.scale is None or tensor.zero_point is None:
         return values
     return (values.astype(np.float32) - tensor.zero_point) * np.float32(tensor.scale)
 

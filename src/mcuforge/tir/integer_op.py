@@ -65,7 +65,6 @@ def integer_op(
     def call(*args: relax.Expr, **attrs: Any) -> relax.Call:
         return relax.Call(ir.Op.get(full_name), args, ir.make_node("ir.DictAttrs", **attrs))
 
-    call.op_name = full_name
     return call
 
 

@@ -64,7 +64,7 @@ class Region:
     @property
     def clamp(self) -> tuple[int, int]:
         """Smallest and largest output value: dtype range narrowed by the activation."""
-        names = {
+        names: dict[tuple[float, float], arithmetic.Activation] = {
             (-np.inf, np.inf): "NONE",
             (0.0, np.inf): "RELU",
             (0.0, 6.0): "RELU6",

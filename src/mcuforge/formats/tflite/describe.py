@@ -138,7 +138,7 @@ class _Reader:
         self.codes = self._list(self.model, "OperatorCodes", _code)
         self.tensors = self._list(self.graph, "Tensors", self._tensor)
 
-    def _list(self, table: Any, field: str, read: Callable[[Any], Any]) -> list:
+    def _list(self, table: Any, field: str, read: Callable[[Any], Any]) -> list[Any]:
         """What `read` makes of each element of a vector of a flatbuffer's table."""
         length = getattr(table, f"{field}Length")()
         self.elements_left -= length
@@ -235,8 +235,9 @@ class _Reader:
         return self.codes[node.OpcodeIndex()], inputs, self._list(node, "Outputs", self._index)
 
     def _operator(self, index: int, node: tuple[str, list[int], list[int]]) -> Operator:
-        op, *indices = node
-        inputs, outputs = ([None if i < 0 else self.tensors[i] for i in part] for part in indices)
+        op, sources, results = node
+        inputs = [None if i < 0 else self.tensors[i] for i in sources]
+        outputs = [self.tensors[i] for i in results]
         operator = Operator(index, op, outputs[0].name if outputs else "", 0)
         try:
             return dataclasses.replace(operator, macs=_macs(op, inputs, outputs))
@@ -311,8 +312,8 @@ def _macs(op: str, inputs: list[Tensor | None], outputs: list[Tensor]) -> int:
     products = _PRODUCTS.get(op)
     if products is None:
         return 0
-    needed = (*inputs, *[None] * 3)[: 1 + (products.each or 1)]
-    if None in needed or not outputs:
+    needed = [tensor for tensor in inputs[: 1 + (products.each or 1)] if tensor is not None]
+    if len(needed) < 1 + (products.each or 1) or not outputs:
         raise ModelError("lacks an input or its output")
     weights = needed[1].shape
     if len(weights) != products.rank:
