@@ -18,7 +18,7 @@ from mcuforge.results.columns import MODES, NO_ENERGY
 from mcuforge.toolchains import TOOLCHAINS
 
 OPT_LEVELS = (0, 1, 2, 3, 4)
-# What of a board a firmware does not depend on: how it gets there, and where it then runs.
+# Keys of a board that its firmware does not depend on: how it is flashed, and where it runs.
 _NOT_BUILT_IN = (
     "toolchains",
     "runners",

@@ -1,10 +1,10 @@
-# Reads and validates the configuration once; the named input functions of the rules.
+# Reads and checks the configuration once. Defines the input functions of the rules.
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The library beside these rules, also where another workflow uses them as a module.
+# The library is the one beside these rules, also where another workflow uses them as a module.
 sys.path.insert(0, str(Path(str(workflow.current_basedir)).parents[1] / "src"))
 
 from mcuforge import jobs, provenance, toolchains

@@ -19,7 +19,7 @@ _LAST_LINES = 3
 # What these programs read as syntax must not come from a file name or a serial number.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9:._-]{1,80}")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/+,=@%:._ -]{1,4000}")
-# gdb's exit code is 0 whatever its script ran into.
+# gdb exits with 0 even when a command of its script fails.
 _GDB_ERROR = re.compile(
     r"flash\.gdb:\d+: Error|Load failed|Connection (refused|timed out)|No such file", re.IGNORECASE
 )
@@ -192,7 +192,7 @@ def flash(board: Board, instance: Instance, elf: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
         program, *arguments = command(board, instance, elf, Path(directory))
         runner = RUNNERS[instance.runner]
-        # Of PATH, or of this Python environment, which need not be activated.
+        # The program may be on PATH, or in this Python environment, which need not be activated.
         path = shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent)
         if path is None:
             raise ToolError(f"{program} not found", runner.source)
@@ -203,7 +203,7 @@ def flash(board: Board, instance: Instance, elf: Path) -> None:
 def _run(
     arguments: list[str], name: str, timeout_s: float, failure: re.Pattern[str] | None
 ) -> None:
-    # Its own process group, so that a tool that hangs ends with the servers it started.
+    # The tool gets a process group: when it hangs, the servers it started end with it.
     process = subprocess.Popen(
         arguments,
         stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ from mcuforge import toolchains
 from mcuforge.errors import ConfigError, known
 from mcuforge.target import Target
 
-# What may lie in a memory. Every board has each of them in exactly one of its memories.
+# What may lie in a memory. On every board each lies in exactly one memory.
 FLASH_ROLES = ("vectors", "code", "weights")
 RAM_ROLES = ("data", "workspace", "stack")
 

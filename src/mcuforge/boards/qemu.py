@@ -20,8 +20,7 @@ from mcuforge.target import Target
 # Virtual time: one instruction is one nanosecond, whatever the host does.
 ICOUNT = "shift={shift},align=off,sleep=off"
 INSTRUCTIONS_PER_SECOND = 1_000_000_000
-# An instruction of 2^6 nanoseconds is longer than a tick of any board's timer: every single one
-# shows.
+# An instruction of 2^6 nanoseconds is longer than a tick of any board's timer. So each one counts.
 FINE_SHIFT = 6
 _START_TIMEOUT_S = 30.0
 _MAX_MESSAGE = 1 << 16
@@ -72,8 +71,8 @@ class Qemu:
             command += ["-kernel", os.fspath(elf)]
         if gdb:
             command += ["-S", "-gdb", f"unix:{gdb},server=on,wait=off"]
-        # A multiplexer with one user buffers 32 bytes, without which each byte costs two changes
-        # of thread; its escape character, and with it all commands of its own, is none.
+        # A multiplexer with one user buffers 32 bytes. Without it each byte costs two changes of
+        # thread. It gets no escape character, so that no byte is a command to it.
         command += ["-chardev", "pty,id=uart0,mux=on", "-serial", "chardev:uart0", "-echr", "256"]
         command += [
             "-chardev",

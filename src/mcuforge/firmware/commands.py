@@ -8,9 +8,9 @@ from mcuforge.errors import ToolError
 
 _TIMEOUT_S = 1800
 _LAST_LINES = 12
-# What else goes wrong once a memory is too small.
+# Errors that follow once a memory is too small.
 _CONSEQUENCES = ("command failed with exit code", "ld returned", "overflowed")
-# West's last words, whatever the build said before.
+# West ends with these lines, whatever the build said before.
 _REPEATED = "FATAL ERROR: command exited"
 
 

@@ -23,8 +23,8 @@ from mcuforge.toolchains import Tools
 
 DEVICE = Path(__file__).parents[1] / "device"
 TEMPLATES = Path(__file__).parent / "templates"
-# What a firmware is for, each a directory of device/: MLPerf Tiny's serial protocol, or samples
-# that come with it.
+# What a firmware is for. Each is a directory of device/: the firmware speaks MLPerf Tiny's serial
+# protocol, or runs samples that are compiled in.
 KINDS = ("mlperftiny", "standalone")
 BENCHMARKS = ("kws01", "vww01", "ic01", "ad01", "sww01")
 # MLPerf Tiny's data sets hold images as uint8 pixels, and ad01's features as float32.
@@ -38,7 +38,7 @@ _CTYPES = {
 }
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9 ._+-]{1,40}")
-# What lengths become for a firmware that does not fit its board: it is linked to know by how much.
+# The length of memories for linking a firmware that does not fit. So it is known what is missing.
 _ENLARGED = 0x10000000
 _SAMPLES = 3
 
@@ -132,7 +132,7 @@ def generate(
         "baud": board.baud,
         "emulator": Target(board.core).emulator,
         "lengths": {memory.name: memory.size for memory in board.memories},
-        # By name: the project builds wherever these are on PATH.
+        # Programs are named without a path: the project builds wherever they are on PATH.
         "compiler": Path(tools.compiler).name,
         "archiver": Path(tools.archiver).name,
         "ranlib": Path(tools.ranlib).name,

@@ -84,7 +84,7 @@ def bound(elf: Path, entry: str, core: str) -> int | None:
         if function not in depths:
             owners = {starts[bisect.bisect_right(starts, a) - 1] for a in calls[function]}
             below = [depth(owner, above | {function}) for owner in owners - {function}]
-            # A call of itself cannot be told from a loop by its target alone, but for the start.
+            # A branch into the same function is a loop. Only one to its start may be a call.
             recursive = function in calls[function]
             known = [size for size in below if size is not None]
             bounded = not recursive and len(known) == len(below)

@@ -20,7 +20,7 @@ _HINT = (
     "set ZEPHYR_BASE, or zephyr_base in the configuration, to the directory zephyr of a west "
     "workspace; `snakemake zephyr_workspace` makes one, docs/boards.md says more"
 )
-# What every Cortex-M needs of Zephyr's modules.
+# The modules of Zephyr that every Cortex-M needs.
 _MODULES = ("cmsis", "cmsis_6")
 
 

@@ -20,7 +20,7 @@ _SDK_HINT = (
     "install it as Zephyr's documentation says, set ZEPHYR_SDK_INSTALL_DIR if it is in none of the "
     "usual places; without zephyr_variants in boards.yaml gcc-arm-none-eabi does as well"
 )
-# Kilobytes a firmware that does not fit is linked with, to know by how much.
+# Kilobytes of memory for linking a firmware that does not fit. So it is known what is missing.
 _ENLARGED_KB = 256 << 10
 # Where RAM starts in the memory map of every Cortex-M; ITCM and flash lie below.
 _RAM = 0x20000000
@@ -104,7 +104,7 @@ def toolchain_settings(board: Board, toolchain: str) -> dict[str, str]:
     if name == "zephyr":
         return settings  # found by its own CMake package, or ZEPHYR_SDK_INSTALL_DIR
     found = toolchains.toolchain(toolchain, board.core)
-    # Programs are links to where the toolchain lives: Zephyr wants that directory, and no suffixes.
+    # Programs on PATH are links. Zephyr wants the directory they lead to, and names without suffix.
     if name == "llvm":
         home = Path(found.compiler).resolve().parents[1]
         return settings | {"LLVM_TOOLCHAIN_PATH": os.fspath(home)}
@@ -150,7 +150,7 @@ def build(order: Order, root: Path) -> Built:
         tools=(tools, str(found), target, *board.zephyr_fragments),
     )
 
-    # What is in boards/ is known by the board's name; under another one Zephyr may even refuse it.
+    # Zephyr finds files in boards/ by the board's name. It may refuse those of an unknown name.
     for path in sorted((root / "boards").glob(f"{_file_name(board.zephyr_board)}.*")):
         path.rename(path.with_name(_file_name(target) + path.suffix))
 

@@ -86,7 +86,7 @@ def metadata(
         functions: for each operator function its ``workspace_size_bytes``,
             ``constants_size_bytes`` and ``io_size_bytes``.
     """
-    # The caller's buffers count; those in the workspace are counted there.
+    # Buffers of the caller count. Those in the workspace are counted there already.
     io_bytes = 0 if info.io_in_workspace else info.input_bytes + info.output_bytes
     main = {
         "device": _DL_CPU,
@@ -182,7 +182,8 @@ def _members(path: Path) -> dict[str, bytes]:
         raise ModelError(f"{path} is larger than a compiled model can be")
     with path.open("rb") as file:
         members = {name: content for name, content in _plain_files(path, file)}
-        # A copy cut off between two members reads like a complete archive, but for its end.
+        # A copy that was cut off between two members reads like a whole archive, but its end is
+        # missing.
         file.seek(max(0, path.stat().st_size - len(_END)))
         if file.read() != _END:
             raise ModelError(f"{path} is truncated", "copy or compile it again")

@@ -10,8 +10,8 @@ import math
 from mcuforge.errors import ConfigError
 from mcuforge.target import Target
 
-# Instructions a multiply-accumulate: of the multiplications alone; with their operands, where
-# several pixels share weights; where each weight is used once. Then instructions a result.
+# Instructions a multiply-accumulate: the multiplications alone; with their operands, where several
+# pixels share weights; with them, where each weight is used once. Then instructions a result.
 DSP = {"multiply": 1 / 2, "shared": 17 / 24, "once": 21 / 32, "depthwise": 15 / 18, "result": 3}
 HELIUM = {"multiply": 1 / 16, "shared": 11 / 96, "once": 2 / 16, "result": 1.5}
 # Of a Helium depthwise convolution, for up to sixteen taps: a dot product, a quarter of a load.

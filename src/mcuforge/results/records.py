@@ -32,7 +32,7 @@ from mcuforge import files, schema
 from mcuforge.errors import ConfigError
 
 SCHEMA_VERSION = 2
-# Types with what JSON Schema says of their values, in pairs of keyword and value.
+# Types of values, each with pairs of a keyword of JSON Schema and its value.
 Text = Annotated[str, ("minLength", 1)]
 Count = Annotated[int, ("minimum", 0)]
 Positive = Annotated[int, ("minimum", 1)]

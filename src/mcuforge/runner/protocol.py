@@ -15,7 +15,7 @@ from mcuforge.errors import BoardError
 TERMINATOR = "%"
 READY = "m-ready"
 REPLY_TIMEOUT_S = 5.0
-# Between two bytes of a flood the deadline still comes: the time of a reply is bounded as a whole.
+# A board that never stops talking still meets the deadline: a reply is bounded as a whole.
 _MAX_LINES = 4096
 _MAX_REPLY_BYTES = 4 << 20
 _FIRST_PAUSE_S = 0.5

@@ -29,7 +29,7 @@ PERFORMANCE_INPUTS = 5
 _HARDWARE_WARMUP, _HARDWARE_ITERATIONS, _HARDWARE_SECONDS = 1, 10, 10.0
 # Under emulation the count is the same each time.
 _EMULATED_WARMUP, _EMULATED_ITERATIONS = 0, 1
-# A lap lasts ten seconds or ten inferences; a board that takes longer than this for it hangs.
+# A lap lasts ten seconds or ten inferences. A board that takes longer than this hangs.
 _INFER_TIMEOUT_S = 900.0
 
 Notify = Callable[[str], None]
