@@ -12,8 +12,8 @@ import mcuforge
 from mcuforge import files
 from mcuforge.results import figures, limits, references, summary
 
-# Bounds for a model. Instructions are parts of the reference's, for each model and in the mean. Code
-# is that of level 3. Weights are parts of the model's own, by level.
+# Bounds for a model. Instructions are parts of the reference's, for each model and in the mean.
+# Code is that of level 3. Weights are parts of the model's own, by level.
 RATIO_EACH, RATIO_MEAN = 0.85, 0.65
 CODE_BYTES = 24 << 10
 WEIGHTS = {3: 1.1, 4: 2.1}
