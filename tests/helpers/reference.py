@@ -344,6 +344,23 @@ def resize_nearest(call: Call) -> np.ndarray:
     return x.data[:, rows][:, :, columns]
 
 
+def slice_(call: Call) -> np.ndarray:
+    x, begin, size = call.inputs
+    bounds = zip(begin.data, size.data, strict=True)
+    return x.data[tuple(slice(b, None if s == -1 else b + s) for b, s in bounds)]
+
+
+def split_v(call: Call) -> list[np.ndarray]:
+    x, _, axis = call.inputs
+    along = int(axis.data.item())
+    ends = np.cumsum([output.shape[along] for output in call.outputs])
+    return np.split(x.data, ends[:-1], along)
+
+
+def unpack(call: Call) -> list[np.ndarray]:
+    return list(np.moveaxis(call.inputs[0].data, call.options.axis, 0))
+
+
 def split(call: Call) -> list[np.ndarray]:
     axis, x = call.inputs
     return np.split(x.data, len(call.outputs), int(axis.data.item()))
@@ -356,6 +373,7 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "CONV_2D": convolution,
     "DEPTHWISE_CONV_2D": convolution,
     "DEQUANTIZE": dequantize,
+    "EXPAND_DIMS": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "FULLY_CONNECTED": fully_connected,
     "HARD_SWISH": unary,
     "LEAKY_RELU": unary,
@@ -375,11 +393,14 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "RESHAPE": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
     "SHAPE": lambda call: np.int32(call.inputs[0].shape),
+    "SLICE": slice_,
     "SOFTMAX": softmax,
     "SPLIT": split,
+    "SPLIT_V": split_v,
     "SQUEEZE": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "STRIDED_SLICE": strided_slice,
     "SUB": add_or_sub,
     "TANH": unary,
     "TRANSPOSE": lambda call: np.transpose(call.inputs[0].data, call.inputs[1].data),
+    "UNPACK": unpack,
 }

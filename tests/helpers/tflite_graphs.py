@@ -29,6 +29,7 @@ _OPTIONS = {
     "CONV_2D": "Conv2D",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
     "DEQUANTIZE": "Dequantize",
+    "EXPAND_DIMS": "ExpandDims",
     "FULLY_CONNECTED": "FullyConnected",
     "HARD_SWISH": "HardSwish",
     "LEAKY_RELU": "LeakyRelu",
@@ -44,12 +45,15 @@ _OPTIONS = {
     "RESHAPE": "Reshape",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighbor",
     "SHAPE": "Shape",
+    "SLICE": "Slice",
     "SOFTMAX": "Softmax",
     "SPLIT": "Split",
+    "SPLIT_V": "SplitV",
     "SQUEEZE": "Squeeze",
     "STRIDED_SLICE": "StridedSlice",
     "SUB": "Sub",
     "TRANSPOSE": "Transpose",
+    "UNPACK": "Unpack",
 }
 _ENUMS = {
     "fused_activation_function": schema.ActivationFunctionType,

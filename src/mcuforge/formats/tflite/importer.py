@@ -6,11 +6,12 @@ import tvm
 from tflite.ActivationFunctionType import ActivationFunctionType
 from tvm import relax
 from tvm.relax.frontend.tflite import from_tflite as tvm_from_tflite
-from tvm.relax.frontend.tflite.tflite_frontend import OperatorConverter, get_tensor_name
+from tvm.relax.frontend.tflite.tflite_frontend import get_tensor_name
 
 from mcuforge.errors import ModelError, located
 from mcuforge.exact import arithmetic
 from mcuforge.formats.tflite.graph import Graph, Node
+from mcuforge.formats.tflite.moving import MovingConverter, options_of
 from mcuforge.formats.tflite.normalize import normalize
 from mcuforge.operators.hybrid_conv2d import hybrid_conv2d
 from mcuforge.operators.quantize import dequantize, quantize, requantize
@@ -65,7 +66,7 @@ def from_tflite(data: bytes) -> tvm.IRModule:
             raise
 
 
-class _Converter(OperatorConverter):
+class _Converter(MovingConverter):
     """TVM's converter, with mcuforge's operators where TVM's QDQ form loses information."""
 
     def __init__(self, graph: Graph, model, subgraph, exp_tab, bb) -> None:
@@ -133,7 +134,7 @@ class _Converter(OperatorConverter):
         source, weight, *bias = self.get_input_tensors(op)
         if source.qnn_params or not weight.qnn_params:
             return super().convert_conv(op, conv_type)
-        options = _options(op, tflite.Conv2DOptions)
+        options = options_of(op, tflite.Conv2DOptions)
         _, height, width, _ = (int(size) for size in self.get_tensor_shape(source))
         kernel = self.get_tensor_shape(weight)[1:3]
         strides = [options.StrideH(), options.StrideW()]
@@ -179,7 +180,7 @@ class _Converter(OperatorConverter):
         if not source.qnn_params and weight.qnn_params:
             pixels = relax.op.reshape(self.get_tensor_expr(source), [-1, 1, 1, depth])
             values = self.get_tensor_value(weight).reshape(units, 1, 1, depth)
-            options = _options(op, tflite.FullyConnectedOptions)
+            options = options_of(op, tflite.FullyConnectedOptions)
             product = self._hybrid(
                 self.bb.normalize(pixels), values, weight, bias, options, [1, 1], [1, 1], [0] * 4
             )
@@ -194,50 +195,10 @@ class _Converter(OperatorConverter):
         self.exp_tab.set_expr(name, data, force_override=True)
         return relax.op.reshape(product, wanted)
 
-    def convert_reshape(self, op):
-        source, *target = self.get_input_tensors(op)
-        extents = [int(extent) for extent in self.get_tensor_shape(source)]
-        if target:
-            wanted = self.get_tensor_value(target[0]).reshape(-1).tolist()
-        else:
-            wanted = _options(op, tflite.ReshapeOptions).NewShapeAsNumpy()
-            wanted = [] if isinstance(wanted, int) else wanted.tolist()
-            # What old converters write for a scalar.
-            wanted = [] if wanted == [0] else wanted
-        if wanted.count(-1) == 1:
-            rest = int(np.prod([extent for extent in wanted if extent != -1]))
-            wanted[wanted.index(-1)] = int(np.prod(extents)) // max(rest, 1)
-        if min(wanted, default=1) < 0 or np.prod(wanted) != np.prod(extents):
-            raise ModelError(f"cannot reshape {extents} to {wanted}")
-        return relax.op.reshape(self.get_tensor_expr(source), wanted)
-
-    def convert_squeeze(self, op):
-        # TVM squeezes nothing where no dimensions are given, TFLite all of extent 1.
-        (source,) = self.get_input_tensors(op)
-        extents = [int(extent) for extent in self.get_tensor_shape(source)]
-        dims = _options(op, tflite.SqueezeOptions).SqueezeDimsAsNumpy()
-        dims = [] if isinstance(dims, int) else [int(d) % max(len(extents), 1) for d in dims]
-        dims = dims or [d for d, extent in enumerate(extents) if extent == 1]
-        if any(extents[d : d + 1] != [1] for d in dims):
-            raise ModelError(f"cannot squeeze dimensions {dims} of {extents}")
-        kept = [extent for d, extent in enumerate(extents) if d not in dims]
-        return relax.op.reshape(self.get_tensor_expr(source), kept)
-
-    def convert_strided_slice(self, op):
-        source, begin, end, strides = self.get_input_tensors(op)
-        extents = [int(extent) for extent in self.get_tensor_shape(source)]
-        bounds = (self.get_tensor_value(t).reshape(-1).tolist() for t in (begin, end, strides))
-        slices, shape = _slices(extents, *bounds, _options(op, tflite.StridedSliceOptions))
-        data = self.get_tensor_expr(source)
-        if slices:
-            axes, (begin, end, strides) = list(range(len(slices))), zip(*slices, strict=True)
-            data = relax.op.strided_slice(data, axes, list(begin), list(end), list(strides))
-        return relax.op.reshape(data, shape)
-
     def convert_softmax(self, op):
         # TVM forgets beta.
         (source,), (result,) = self.get_input_tensors(op), self.get_output_tensors(op)
-        beta = _options(op, tflite.SoftmaxOptions).Beta()
+        beta = options_of(op, tflite.SoftmaxOptions).Beta()
         data = self.get_tensor_expr(source)
         if source.qnn_params:
             data = self.dequantize(data, source)
@@ -246,24 +207,10 @@ class _Converter(OperatorConverter):
         data = relax.op.nn.softmax(data, axis=-1)
         return self.quantize(data, result) if result.qnn_params else data
 
-    def convert_split(self, op):
-        axis_tensor, source = self.get_input_tensors(op)
-        results = self.get_output_tensors(op)
-        data, rank = self.get_tensor_expr(source), len(self.get_tensor_shape(source))
-        axis = int(np.asarray(self.get_tensor_value(axis_tensor)).item()) % rank
-        if _options(op, tflite.SplitOptions).NumSplits() != len(results):
-            raise ModelError(f"num_splits is not the number of results, {len(results)}")
-        size = int(self.get_tensor_shape(results[0])[axis])
-        parts = [
-            relax.op.strided_slice(data, axes=[axis], begin=[i * size], end=[(i + 1) * size])
-            for i in range(len(results))
-        ]
-        return parts[0] if len(parts) == 1 else relax.Tuple(parts)
-
     def convert_resize_nearest_neighbor(self, op):
         # Relax's resize2d rounds coordinates its own way.
         source, size = self.get_input_tensors(op)
-        options = _options(op, tflite.ResizeNearestNeighborOptions)
+        options = options_of(op, tflite.ResizeNearestNeighborOptions)
         return resize_nearest(
             self.get_tensor_expr(source),
             size=[int(extent) for extent in self.get_tensor_value(size)],
@@ -287,70 +234,6 @@ class _Converter(OperatorConverter):
             name, float(np.asarray(scale)), int(np.asarray(zero_point)), dtype
         )
         return relax.op.clip(expr, min=float(low), max=float(high))
-
-
-def _options(op: tflite.Operator, kind: type):
-    """The builtin options of an operator, as the schema's class for them."""
-    options = kind()
-    options.Init(op.BuiltinOptions().Bytes, op.BuiltinOptions().Pos)
-    return options
-
-
-def _slices(
-    extents: list[int],
-    begin: list[int],
-    end: list[int],
-    strides: list[int],
-    options: tflite.StridedSliceOptions,
-) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """What STRIDED_SLICE takes (StridedSliceStartForAxis, internal/strided_slice_logic.h).
-
-    Returns:
-        First, last and step of each dimension as ``relax.strided_slice`` wants them, and the
-        result's shape.
-    """
-
-    def masked(mask: int, entry: int) -> bool:
-        return bool(mask >> entry & 1)
-
-    ellipsis, new_axis = options.EllipsisMask(), options.NewAxisMask() & ~options.EllipsisMask()
-    entries = range(len(begin))
-    if not len(begin) == len(end) == len(strides) or 0 in strides:
-        raise ModelError(f"begin {begin}, end {end} and strides {strides} do not fit")
-    slices, shape = [], []
-    named = sum(not masked(new_axis | ellipsis, entry) for entry in entries)
-    whole = len(extents) - named
-    for entry in entries:
-        if masked(ellipsis, entry):
-            for extent in extents[len(slices) : len(slices) + whole]:
-                slices.append((0, extent, 1))
-                shape.append(extent)
-            continue
-        if masked(new_axis, entry):
-            shape.append(1)
-            continue
-        if len(slices) == len(extents):
-            raise ModelError(f"begin {begin} has more dimensions than {extents}")
-        extent, step = extents[len(slices)], strides[entry]
-        if masked(options.ShrinkAxisMask(), entry):
-            first = begin[entry] + (extent if begin[entry] < 0 else 0)
-            if not 0 <= first < extent:
-                raise ModelError(f"begin {begin} is not within {extents}")
-            slices.append((first, first + 1, 1))
-            continue
-        first = None if masked(options.BeginMask(), entry) else begin[entry]
-        last = None if masked(options.EndMask(), entry) else end[entry]
-        first = slice(first, None, step).indices(extent)[0]
-        if last is not None and options.Offset():
-            last += first
-        count = len(range(first, slice(None, last, step).indices(extent)[1], step))
-        if not count:
-            raise ModelError(f"begin {begin}, end {end} and strides {strides} take nothing")
-        stop = first + count * step
-        slices.append((first, stop if stop >= 0 else -extent - 1, step))
-        shape.append(count)
-    rest = extents[len(slices) :]
-    return slices + [(0, extent, 1) for extent in rest], shape + rest
 
 
 def _per_tensor(tensor) -> tuple[float, int]:
