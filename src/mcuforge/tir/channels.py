@@ -131,7 +131,7 @@ class WeightedSum(Flow):
 
     def weights(self, operation: Operation) -> np.ndarray:
         """int64 (o, taps, c / groups): the weights without their zero point."""
-        weight = operation.args[1].value.astype(np.int64) - operation.attrs["weight_zero_point"]
+        weight = operation.args[1].constant.astype(np.int64) - operation.attrs["weight_zero_point"]
         if self.depthwise:
             return np.moveaxis(weight, -1, 0).reshape(weight.shape[-1], -1, 1)
         return weight.reshape(len(weight), -1, weight.shape[-1])
@@ -144,7 +144,7 @@ class WeightedSum(Flow):
         found = (constant[inputs] | ~weights.any(axis=1)).all(axis=1)
         if not found.any():
             return
-        bias, scale = (operand.value for operand in at.operation.args[2:])
+        bias, scale = (operand.constant for operand in at.operation.args[2:])
         acc = (bias + (weights.sum(axis=1) * offset[inputs]).sum(axis=1))[found, np.newaxis]
         result = requantization(at.operation, scale[found])(acc)[:, 0] + attrs["zero_point"]
         at.result.constant = found
@@ -166,7 +166,7 @@ class WeightedSum(Flow):
     def without(self, at: Crossing) -> tuple[dict[int, np.ndarray], dict[str, Any]]:
         """What removed inputs contribute moves into the bias."""
         weights, (source,), outputs = self.weights(at.operation), at.sources, at.result.needed
-        _, weight, bias, scale = (operand.value for operand in at.operation.args)
+        weight, bias, scale = (operand.constant for operand in at.operation.args[1:])
         _, offset = _constants(at)
         removed = np.where(source.needed, 0, offset)[_inputs(at, weights)]
         bias = bias + (weights.sum(axis=1) * removed).sum(axis=1)

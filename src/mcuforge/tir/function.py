@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tvm import ir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-Frame = Callable[[], AbstractContextManager]
+Frame = Callable[[], AbstractContextManager[Any]]
 """Opens a part of a function that is under construction."""
 
 
@@ -93,7 +94,7 @@ class Function:
         self._builder.__exit__(None, None, None)
         return self._builder.get()
 
-    def _named(self, name: str, value):
+    def _named(self, name: str, value: Any) -> Any:
         IRBuilder.name(name, value)
         return value
 

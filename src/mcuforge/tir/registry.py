@@ -28,6 +28,12 @@ class Operand:
     dtype: str
     value: np.ndarray | None = None
 
+    @property
+    def constant(self) -> np.ndarray:
+        """The value of an operand that is always constant, as weights are."""
+        assert self.value is not None
+        return self.value
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -176,11 +182,15 @@ def kernel(
     return register
 
 
+Restore = Callable[[Any], Any]
+"""``(qdq.Region) -> relax.Call | None``; this module is below that one."""
+
+
 @dataclass(frozen=True)
 class Restorer:
     """How a float operator becomes an integer one: see ``restores``."""
 
-    restore: Callable[..., Any]
+    restore: Restore
     any_type: bool
     takes_bias: bool
     on_integers: bool
@@ -191,7 +201,7 @@ _RESTORERS: dict[str, Restorer] = {}
 
 def restores(
     *relax_ops: str, any_type: bool = False, takes_bias: bool = False, on_integers: bool = False
-) -> Callable:
+) -> Callable[[Restore], Restore]:
     """Declare how float operators between ``dequantize`` and ``quantize`` become integer ones.
 
     The function is given a ``qdq.Region`` and returns the integer form, or None where there is
@@ -204,7 +214,7 @@ def restores(
         on_integers: TVM imports it on the integers, without ``dequantize`` and ``quantize``.
     """
 
-    def register(restore: Callable) -> Callable:
+    def register(restore: Restore) -> Restore:
         for op in relax_ops:
             _RESTORERS[op] = Restorer(restore, any_type, takes_bias, on_integers)
         return restore
