@@ -11,10 +11,12 @@ from typing import Any
 
 from mcuforge import artifacts, boards, schema, toolchains
 from mcuforge.artifacts import Artifact
+from mcuforge.cycles import cores
 from mcuforge.errors import ConfigError, ModelError, known
 from mcuforge.models import datasets, registry
 from mcuforge.models.registry import DataSetEntry
 from mcuforge.results.columns import MODES, NO_ENERGY
+from mcuforge.target import Target
 from mcuforge.toolchains import TOOLCHAINS
 
 OPT_LEVELS = (0, 1, 2, 3, 4)
@@ -116,14 +118,29 @@ class Experiment:
     def results(self) -> tuple[tuple[Cell, str], ...]:
         """Every measurement of the grid: a cell and a mode.
 
-        Accuracy is measured where the model's data set is there; `notes` says what is left out.
+        Accuracy is measured where the model's data set is there, cycles are modelled where core and
+        memory are described; `notes` says what is left out.
         """
+        left_out = {
+            "accuracy": lambda cell: not self._has_data_set(cell.model),
+            "cycles": lambda cell: cell.board in self._unmodelled,
+        }
         return tuple(
             (cell, mode)
             for cell in self.cells
             for mode in self.config["modes"]
-            if mode != "accuracy" or self._has_data_set(cell.model)
+            if mode not in left_out or not left_out[mode](cell)
         )
+
+    @cached_property
+    def _unmodelled(self) -> list[str]:
+        """Boards of the grid whose core or memory has no description for modelled cycles."""
+        types = {name: self.inventory.types[name] for name in self.config["boards"]}
+        return [
+            name
+            for name, board in types.items()
+            if board.timing is None or Target(board.core).core not in cores.CORES
+        ]
 
     @property
     def notes(self) -> list[str]:
@@ -133,6 +150,11 @@ class Experiment:
             "goes without"
             for board, name in self._unknown_cores
         ]
+        if "cycles" in self.config["modes"]:
+            notes += [
+                f"cycles of {name} are not modelled: its core or its memory is not described"
+                for name in self._unmodelled
+            ]
         if "accuracy" not in self.config["modes"]:
             return notes
         for model in self.config["models"]:

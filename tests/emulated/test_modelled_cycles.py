@@ -11,10 +11,10 @@ from elftools.elf.elffile import ELFFile
 
 from helpers import tiny
 from mcuforge import boards, mlf
-from mcuforge.boards.inventory import Cache, TimedMemory, Timing
+from mcuforge.boards.inventory import Cache, Inventory, TimedMemory, Timing
 from mcuforge.compiler import compile_model
 from mcuforge.cycles import cores
-from mcuforge.cycles.measure import measure
+from mcuforge.cycles.predict import predict
 from mcuforge.cycles.program import Call, Image
 from mcuforge.cycles.simulator import Costs, simulate, total
 from mcuforge.errors import ConfigError, ModelError
@@ -22,6 +22,8 @@ from mcuforge.firmware.builder import build
 from mcuforge.firmware.project import Order, Purpose
 from mcuforge.formats.tflite import describe
 from mcuforge.models import vectors
+from mcuforge.results.columns import Measurement
+from mcuforge.runner.session import Firmware, Plan, measure
 from mcuforge.target import Target
 
 INVENTORY = boards.load(Path(__file__).parents[2] / "config" / "boards.yaml")
@@ -202,8 +204,22 @@ def test_a_firmware_is_predicted_as_it_is_flashed(
     info = mlf.read(archive).info
     with np.load(tmp_path / "v.npz") as arrays:
         stimulus, expected = arrays["inputs"][0].tobytes(), arrays["outputs"][0].tobytes()
-    first, second = (measure(elf, info, kind, stimulus) for _ in range(2))
+    first, second = (predict(elf, info, kind, stimulus) for _ in range(2))
     assert first == second
+    firmware = Firmware(elf, tmp_path / "size.json", info, tmp_path / "v.npz")
+    without_boards = Inventory({board: dataclasses.replace(kind, machine="")})
+    record = measure(firmware, Plan("cycles"), without_boards)
+    record.write(tmp_path / "cycles.json")
+    assert Measurement.read(tmp_path / "cycles.json") == record
+    assert (record.timebase, record.status, record.exact) == ("model", "ok", True)
+    assert (record.latency_us, record.instructions, record.per_mac) == (None, None, None)
+    assert record.cycles_modelled == first.whole.cycles == record.causes["cycles"]
+    assert record.latency_modelled_us * kind.timing.clock_hz == pytest.approx(
+        record.cycles_modelled * 1e6
+    )
+    assert [causes["cycles"] for causes in record.operator_causes] == [
+        costs.cycles for costs in first.operators
+    ]
     assert first.outputs == expected
     assert len(first.operators) == len(info.operators)
     assert all(operator.cycles > 0 for operator in first.operators)
@@ -213,6 +229,9 @@ def test_a_firmware_is_predicted_as_it_is_flashed(
 
 
 def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
+    unknown = dataclasses.replace(INVENTORY.board("mps2_an500"), timing=None)
+    with pytest.raises(ConfigError, match="mps2_an500 does not say what its memory costs"):
+        predict(tmp_path / "none.elf", None, unknown, b"")
     with pytest.raises(ConfigError, match=r"unknown core 'cortex-m55'.*cortex-m7, cortex-m4"):
         cores.core("cortex-m55")
     elf = assemble(function("run", ["movs r0, #3", "bx lr"]), tmp_path)

@@ -48,7 +48,7 @@ def test_texts_of_digits_are_numbers_as_the_command_line_gives_them() -> None:
         ({"models": []}, ["models", "at least one"]),
         (
             {"modes": ["power"]},
-            ["unknown mode 'power'", "valid modes: setup, performance, accuracy, profile"],
+            ["unknown mode 'power'", "valid modes: setup, performance, accuracy, profile, cycles"],
         ),
         ({"modes": ["energy"]}, ["mode 'energy' cannot be measured", "a power monitor"]),
         ({"modles": ["kws"]}, ["modles"]),
@@ -119,6 +119,16 @@ def test_the_table_of_artifacts_is_the_only_place_with_their_paths() -> None:
     for source in sources:
         if source.name != "artifacts.py":
             assert not [area for area in areas if f"{area}/" in source.read_text()], source
+
+
+def test_cycles_are_modelled_where_core_and_memory_are_described() -> None:
+    known = experiment(
+        models=["kws"], boards=["mps2_an500", "nucleo_h743zi", "mps3_an547"], modes=["cycles"]
+    )
+    assert {cell.board for cell, _ in known.results} == {"mps2_an500", "nucleo_h743zi"}
+    assert known.notes == [
+        "cycles of mps3_an547 are not modelled: its core or its memory is not described"
+    ]
 
 
 def test_accuracy_is_measured_where_the_data_set_is_there(tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_type_hints
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from mcuforge.errors import McuforgeError
 from mcuforge.results import figures, summary, tables
-from mcuforge.results.columns import Measurement
+from mcuforge.results.columns import Causes, Measurement
 
 CORES = {"mps2_an500": "cortex-m7", "mps3_an547": "cortex-m55", "ek_ra8m1": "cortex-m85"}
 MACS = 1_000_000
@@ -101,6 +102,38 @@ def test_hardware_has_cycles_per_mac_and_no_instructions(tmp_path: Path) -> None
     assert row["timebase"] == "hardware"
     assert pd.isna(row["instructions"])
     assert row["per_mac"] == pytest.approx(4.0)
+
+
+def predicted(**where) -> Measurement:
+    """A record of mode cycles."""
+    measured = ("instructions", "latency_us", "inferences_per_second", "per_mac", "stack_bytes")
+    causes = dict.fromkeys(get_type_hints(Causes), 0) | {"cycles": 3_000_000}
+    prediction = {
+        "cycles_modelled": 3_000_000, "latency_modelled_us": 6250.0, "cycles_error_percent": 8.0,
+        "cycles_model": "cortex-m7/1", "cycles_memory": "none", "causes": causes,
+    }  # fmt: skip
+    return record(**where, **dict.fromkeys(measured), mode="cycles", timebase="model", **prediction)
+
+
+def test_modelled_cycles_join_the_row_of_their_cell(tmp_path: Path) -> None:
+    rows = collect([predicted(), record()], tmp_path)
+    (row,) = rows.to_dict("records")
+    assert (row["timebase"], row["instructions"]) == ("instructions", 4_000_000)
+    assert (row["cycles_modelled"], row["cycles_model"]) == (3_000_000, "cortex-m7/1")
+    assert row["latency_modelled_us"] == 6250.0
+    assert pd.isna(collect([record()], tmp_path).iloc[0]["cycles_modelled"])
+
+
+def test_what_is_only_modelled_is_in_no_column_of_measurements(tmp_path: Path) -> None:
+    rows = collect([predicted(opt_level=1), predicted(opt_level=2)], tmp_path)
+    assert set(rows["timebase"]) == {"model"}
+    assert rows[["instructions", "latency_us", "per_mac"]].isna().all(axis=None)
+    assert tables.boards(rows).empty
+    assert tables.levels(rows).empty
+    assert summary.best(rows).empty
+    figures.levels(rows, tmp_path / "levels.svg")
+    figures.boards(rows, tmp_path / "boards.svg")
+    assert "modelled cycles, millions" in (tmp_path / "levels.svg").read_text()
 
 
 def test_a_cell_that_does_not_fit_is_a_row_with_what_is_missing(tmp_path: Path) -> None:

@@ -58,6 +58,18 @@ def test_every_job_has_a_log_of_its_own(finished: Project) -> None:
     assert (logs / "bench" / "tiny" / "mps2_an500" / "gcc" / "O1" / "performance.log").is_file()
 
 
+def test_cycles_are_modelled_from_the_firmware_that_is_there(finished: Project) -> None:
+    target = "results/bench/tiny/mps2_an500/gcc/O3/cycles.json"
+    assert finished.plan(target) == {"measure": 1}
+    finished.run(target)
+    record = json.loads((finished.path / target).read_text())
+    assert (record["status"], record["timebase"]) == ("ok", "model")
+    assert record["cycles_model"].startswith("cortex-m7/")
+    assert record["causes"]["data_misses"] < record["cycles_modelled"]
+    finished.edit("config/boards.yaml", "line_cycles: 12", "line_cycles: 14")
+    assert finished.plan(target) == {"measure": 1}
+
+
 def test_one_cell_can_be_asked_for(fresh: Project) -> None:
     target = "results/bench/tiny/mps2_an500/gcc/O3/performance.json"
     assert fresh.plan(target) == {

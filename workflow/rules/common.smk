@@ -98,9 +98,13 @@ def figures():
 
 
 def uses_board(name):
-    """A job's share of a type of board: as many run at a time as boards of it are connected."""
+    """A job's share of a type of board: as many run at a time as boards of it are connected.
+
+    What a model predicts takes no board.
+    """
     boards = max(1, len(EXPERIMENT.inventory.instances(name)))
-    return lambda wildcards: BOARD_SHARES // boards if wildcards.board == name else 0
+    share = BOARD_SHARES // boards
+    return lambda wildcards: share * (wildcards.board == name and wildcards.mode != "cycles")
 
 
 if workflow.is_main_process:

@@ -30,17 +30,21 @@ class Core:
         """Name and version, as in ``cortex-m7/1``."""
         return f"{self.name}/{self.version}"
 
-    def error(self, multiples: float) -> float:
-        """The largest error expected of a prediction, in percent of it.
+    def error(self, multiples: float, floats: float) -> float | None:
+        """The largest error expected of a prediction, in percent of it; None if it is not known.
 
         Args:
             multiples: the share of cycles spent in multiple loads and stores.
+            floats: the share of instructions that compute in floating point, whose latencies are
+                not measured.
         """
-        return self.error_multiples_percent if multiples >= _MANY else self.error_percent
+        if floats >= _MANY_FLOATS:
+            return None
+        return self.error_multiples_percent if multiples >= _MANY_MULTIPLES else self.error_percent
 
 
-# From this share of cycles on, multiple loads and stores say how far a prediction can be trusted.
-_MANY = 0.1
+# From these shares on, the instructions say how far a prediction can be trusted.
+_MANY_MULTIPLES, _MANY_FLOATS = 0.1, 0.01
 _CORES = (
     # Measured on silicon by jnk0le/random, cortex_m7.md. Compared with ten published results, of
     # firmware that holds few multiple loads: docs/cycles.md.

@@ -38,6 +38,7 @@ class Costs:
         data_misses, instruction_misses: waiting for lines of memory.
         branches: refilling the pipeline; on a core without prediction after each taken branch.
         multiples: of `issue`, that of multiple loads and stores.
+        floats: of `instructions`, those that compute in floating point.
     """
 
     instructions: int = 0
@@ -48,6 +49,7 @@ class Costs:
     instruction_misses: int = 0
     branches: int = 0
     multiples: int = 0
+    floats: int = 0
 
     @property
     def cycles(self) -> int:

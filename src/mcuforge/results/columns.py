@@ -29,7 +29,7 @@ from mcuforge.results.records import (
     Text,
 )
 
-Mode = Literal["setup", "performance", "accuracy", "profile"]
+Mode = Literal["setup", "performance", "accuracy", "profile", "cycles"]
 # MLPerf Tiny's modes, as far as they can be measured, and our own.
 MODES: tuple[str, ...] = get_args(Mode)
 NO_ENERGY = (
@@ -47,6 +47,24 @@ class Lap(TypedDict):
     ticks_min: Count
     ticks_max: Count
     latency_us: Amount
+
+
+class Causes(TypedDict):
+    """Modelled cycles by their cause, as ``docs/cycles.md`` explains.
+
+    `multiples` are in `issue`, `floats` in `instructions`.
+    """
+
+    instructions: Count
+    cycles: Count
+    issue: Count
+    dependency: Count
+    fetch: Count
+    data_misses: Count
+    instruction_misses: Count
+    branches: Count
+    multiples: Count
+    floats: Count
 
 
 from_build = partial(Column, "build")
@@ -100,9 +118,10 @@ class Row:
         Text, from_archive("how the model's operators are called: `aot`, as one function")
     ]
     timebase: Annotated[
-        Literal["instructions", "hardware"],
+        Literal["instructions", "hardware", "model"],
         from_run(
-            "`instructions` (counted by QEMU) or `hardware` (measured); the two do not compare"
+            "`instructions` (counted by QEMU), `hardware` (measured) or `model` (predicted, and "
+            "nothing else is there); they do not compare"
         ),
     ]
     instructions: Annotated[
@@ -124,6 +143,24 @@ class Row:
     ]
     per_mac: Annotated[
         Amount | None, from_run("instructions, or cycles on hardware, for each of `macs`")
+    ] = None
+    cycles_modelled: Annotated[
+        Positive | None,
+        from_run(
+            "of one inference, predicted by a model of the core (mode `cycles`), not measured"
+        ),
+    ] = None
+    latency_modelled_us: Annotated[
+        Amount | None, from_run("the time they take, predicted, not measured")
+    ] = None
+    cycles_error_percent: Annotated[
+        Amount | None, from_run("the largest error expected of them; empty if it is not known")
+    ] = None
+    cycles_model: Annotated[
+        Text | None, from_run("what predicted them, with its version: `cortex-m7/1`")
+    ] = None
+    cycles_memory: Annotated[
+        Text | None, from_run("the memory that the prediction assumes, as `boards.yaml` says")
     ] = None
     flash_bytes: Annotated[Count, from_firmware("flash of the whole firmware")]
     code_bytes: Annotated[Count, from_firmware("the model's generated code, without weights")]
@@ -172,7 +209,7 @@ class Row:
 class Measurement(Row, Record):
     """One measurement of one firmware on one board: its row, and what it rests on."""
 
-    mode: Annotated[Mode, from_plan("MLPerf Tiny's mode, or `profile`")]
+    mode: Annotated[Mode, from_plan("MLPerf Tiny's mode, `profile` or `cycles`")]
     clock_hz: Annotated[Positive, from_board("the board's clock, hertz")]
     mcuforge_version: Annotated[
         Text, from_archive("what compiled the model", name="compiler_version")
@@ -188,6 +225,12 @@ class Measurement(Row, Record):
         from_run(
             "of each operator in mode profile, instructions or cycles, without what counting takes"
         ),
+    ] = field(default_factory=list)
+    causes: Annotated[
+        Causes | None, from_run("modelled cycles of the inference by cause; in mode cycles")
+    ] = None
+    operator_causes: Annotated[
+        list[Causes], from_run("of each operator; what is between operators is in none")
     ] = field(default_factory=list)
     inputs_sha256: Annotated[
         list[Sha256],

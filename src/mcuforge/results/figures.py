@@ -21,7 +21,11 @@ sns.set_theme(style="whitegrid", palette="colorblind", font_scale=0.9)
 _COLUMNS = 3  # panels side by side
 _LEGEND_COLUMNS = 5
 _PANEL = (3.4, 2.8)  # inches
-_WORK = {"instructions": "instructions, millions", "hardware": "time, ms"}
+_WORK = {
+    "instructions": "instructions, millions",
+    "hardware": "time, ms",
+    "model": "modelled cycles, millions",
+}
 _BARS = 0.8  # width of all bars at one level
 _FLASH = {"code_bytes": "model code", "weights_bytes": "weights", "": "everything else"}
 _RAM = {"workspace_bytes": "workspace", "stack_bytes": "stack used", "": "everything else"}
@@ -106,6 +110,7 @@ def boards(rows: pd.DataFrame, path: Path) -> None:
     Cells with wrong answers do not count.
     """
     right = summary.sound(rows)
+    right = right[right["per_mac"].notna()]
     best = right.loc[right.groupby(["model", "board"], sort=False)["per_mac"].idxmin()]
     timebases = list(best["timebase"].unique()) or ["instructions"]
     names = list(best["board"].unique())
@@ -250,10 +255,11 @@ def kinds(shares: pd.DataFrame, title: str, path: Path) -> None:
 
 
 def _work(rows: pd.DataFrame) -> pd.Series:
-    """Millions of instructions, or milliseconds."""
-    instructions = rows["instructions"].astype("Float64") / 1e6
-    hardware = rows["timebase"] == "hardware"
-    return instructions.mask(hardware, rows["latency_us"].astype("Float64") / 1e3).astype(float)
+    """Millions of instructions, milliseconds, or millions of modelled cycles."""
+    work = rows["instructions"].astype("Float64") / 1e6
+    work = work.mask(rows["timebase"] == "hardware", rows["latency_us"].astype("Float64") / 1e3)
+    modelled = rows["cycles_modelled"].astype("Float64") / 1e6
+    return work.mask(rows["timebase"] == "model", modelled).astype(float)
 
 
 def _panels(names: list[str], columns: int = _COLUMNS) -> tuple[Figure, dict[str, Axes]]:

@@ -13,7 +13,12 @@ from mcuforge.results.records import columns, pandas_types
 CELL = ["model", "board", "toolchain", "opt_level"]
 COLUMNS = list(columns(Row))
 # Whose timing a row shows when a cell was measured in several modes.
-_MODES = ("performance", "setup", "accuracy", "profile")
+_MODES = ("performance", "setup", "accuracy", "profile", "cycles")
+# What other modes add to it.
+_ADDED = {
+    "accuracy": ("accuracy", "valid"),
+    "cycles": [name for name in COLUMNS if "cycles_" in name or "_modelled_" in name],
+}
 
 
 def collect(measurements: Iterable[Path]) -> pd.DataFrame:
@@ -21,7 +26,8 @@ def collect(measurements: Iterable[Path]) -> pd.DataFrame:
 
     Args:
         measurements: records; those of one cell in several modes become one row, the accuracy
-            from accuracy mode, the rest from performance mode if there is one.
+            from accuracy mode, modelled cycles from cycles mode, the rest from performance mode if
+            there is one.
 
     Returns:
         a frame with `COLUMNS`; what was not measured is missing.
@@ -35,8 +41,8 @@ def collect(measurements: Iterable[Path]) -> pd.DataFrame:
     for modes in cells.values():
         record = next(modes[mode] for mode in _MODES if mode in modes)
         row = {name: getattr(record, name) for name in COLUMNS}
-        accuracy = modes.get("accuracy")
-        row |= {name: getattr(accuracy, name, None) for name in ("accuracy", "valid")}
+        for mode, names in _ADDED.items():
+            row |= {name: getattr(modes.get(mode), name, None) for name in names}
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS).astype(pandas_types(Row))
 

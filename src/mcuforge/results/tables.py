@@ -33,6 +33,7 @@ def boards(rows: pd.DataFrame) -> pd.DataFrame:
     board its speed and the toolchain and level that reach it.
     """
     right = summary.sound(rows)
+    right = right[right[_SPEED].notna()]
     best = right.loc[right.groupby(["model", "board", "timebase"], sort=False)[_SPEED].idxmax()]
     table = best[["model", "timebase"]].drop_duplicates().reset_index(drop=True)
     for board in best["board"].unique():

@@ -1,5 +1,6 @@
 """Runs a firmware on a board and records what it did: MLPerf Tiny's modes."""
 
+import dataclasses
 import hashlib
 import math
 import statistics
@@ -16,6 +17,8 @@ from mcuforge import mlf
 from mcuforge.boards import locks, qemu
 from mcuforge.boards.inventory import Board, Inventory
 from mcuforge.comparison import compare
+from mcuforge.cycles.predict import predict
+from mcuforge.cycles.simulator import Costs
 from mcuforge.errors import BoardError, ConfigError
 from mcuforge.models.datasets import DataSet
 from mcuforge.results.columns import MODES, NO_ENERGY, Measurement, Size
@@ -58,8 +61,9 @@ class Plan:
 
     Attributes:
         mode: ``setup`` (one input, mean latency), ``performance`` (five inputs, median),
-            ``accuracy`` (the whole data set; top-1, or AUC for ad01) or ``profile`` (one input;
-            every operator by itself, which takes a firmware built for it).
+            ``accuracy`` (the whole data set; top-1, or AUC for ad01), ``profile`` (one input;
+            every operator by itself, which takes a firmware built for it) or ``cycles`` (one input;
+            predicted by a model of the core, without a board).
         warmup, iterations: an input; defaults are MLPerf's on hardware, 0 and 1 under emulation.
         data_set: for accuracy, a directory or a zip file with y_labels.csv.
         quality_target: fraction the accuracy must reach to be valid.
@@ -113,6 +117,9 @@ def measure(
         return Measurement(status="does_not_fit", duration_s=0.0, **facts)
 
     stimuli = _stimuli(firmware.vectors, info)
+    if plan.mode == "cycles":
+        facts |= {"timebase": "model"} | _predicted(firmware, board, stimuli)
+        return Measurement(duration_s=round(time.monotonic() - started, 3), **facts)
     instances = inventory.instances(board.name)
     if not instances:
         raise ConfigError(
@@ -159,6 +166,39 @@ def _stimuli(path: Path, info: mlf.Info) -> _Stimuli:
     return _Stimuli([row.tobytes() for row in inputs], [row.tobytes() for row in outputs])
 
 
+def _predicted(firmware: Firmware, board: Board, stimuli: _Stimuli) -> dict[str, Any]:
+    """What a model of the board's core predicts for the first input, by column."""
+    predicted = predict(firmware.elf, firmware.info, board, stimuli.inputs[0])
+    assert board.timing is not None
+    cycles = predicted.whole.cycles
+    return {
+        **_compared([predicted.outputs], stimuli.outputs[:1], firmware.info),
+        "cycles_modelled": cycles,
+        "latency_modelled_us": cycles / board.timing.clock_hz * 1e6,
+        "cycles_error_percent": predicted.error_percent,
+        "cycles_model": predicted.core.model,
+        "cycles_memory": board.timing.source,
+        "causes": _causes(predicted.whole),
+        "operator_causes": [_causes(costs) for costs in predicted.operators],
+        "inputs_sha256": [hashlib.sha256(stimuli.inputs[0]).hexdigest()],
+        "outputs": [predicted.outputs.hex()],
+    }
+
+
+def _causes(costs: Costs) -> dict[str, int]:
+    return {"cycles": costs.cycles, **dataclasses.asdict(costs)}
+
+
+def _compared(outputs: list[bytes], expected: list[bytes], info: mlf.Info) -> dict[str, Any]:
+    """Whether outputs are what the oracle says, by column."""
+    compared = compare(outputs, expected, info.outputs)
+    return {
+        "status": "mismatch" if compared.wrong else "ok",
+        "exact": outputs == expected,
+        "max_abs_error": compared.max_abs_error,
+    }
+
+
 class _Run:
     """The modes, on a board that is ready."""
 
@@ -201,8 +241,6 @@ class _Run:
             runs.append(self._client.infer(iterations, self._warmup, _INFER_TIMEOUT_S))
             self._progress(len(runs), count)
         outputs = [self._output(run) for run in runs]
-        exact = outputs == expected
-        compared = compare(outputs, expected, self._info.outputs)
         average = statistics.median if mode == "performance" else statistics.fmean
         ticks = [run.ticks / run.count for run in runs]
         operators = []
@@ -210,7 +248,7 @@ class _Run:
             operators = self._operators(runs[0])
             ticks = [sum(operators)]
         return {
-            "status": "mismatch" if compared.wrong else "ok",
+            **_compared(outputs, expected, self._info),
             **self._timing(ticks, average),
             "operators": [round(self._latency_us(t) * self._clock_mhz) for t in operators],
             "laps": [
@@ -226,8 +264,6 @@ class _Run:
             ],
             "inputs_sha256": [hashlib.sha256(data).hexdigest() for data in inputs],
             "outputs": [output.hex() for output in outputs],
-            "exact": exact,
-            "max_abs_error": compared.max_abs_error,
             "stack_bytes": max(run.stack_bytes for run in runs),
         }
 

@@ -194,6 +194,7 @@ size_t dual_issue(const struct executed *executed, size_t known, uint32_t next) 
     costs->data_misses += (uint64_t)stall;
     queue.consumed += what->size;
     costs->instructions++;
+    costs->floats += what->class == FLOAT;
 
     bool multiple = what->class == MULTIPLE;
     if (multiple) {
@@ -217,6 +218,7 @@ size_t dual_issue(const struct executed *executed, size_t known, uint32_t next) 
     stall = data_miss(second);
     second->costs->data_misses += (uint64_t)stall;
     second->costs->instructions++;
+    second->costs->floats += second->what->class == FLOAT;
     queue.consumed += second->what->size;
     write_results(second->what, cycle + stall, false, what->shifter != 0);
     lost = follow(second, next, cycle, &taken);

@@ -46,7 +46,7 @@ struct prediction {
     uint8_t counter; /* of a conditional branch: taken if 2 or 3 */
 };
 
-/* Cycles of some instructions, by cause: all but the first and the last add up to all cycles. */
+/* Cycles of some instructions, by cause: those from issue to branches add up to all cycles. */
 struct costs {
     uint64_t instructions;
     uint64_t issue;
@@ -56,6 +56,7 @@ struct costs {
     uint64_t instruction_misses;
     uint64_t branches;
     uint64_t multiples; /* of issue, those of multiple loads and stores */
+    uint64_t floats;    /* of instructions, those that compute in floating point */
 };
 
 /* An instruction that was executed, with the first address it accessed, 0 if none. */

@@ -96,7 +96,7 @@ static void write_costs(void) {
         const struct costs *c = costs + i;
         const uint64_t columns[] = {c->instructions, c->issue,       c->dependency,
                                     c->fetch,        c->data_misses, c->instruction_misses,
-                                    c->branches,     c->multiples};
+                                    c->branches,     c->multiples,   c->floats};
         for (size_t k = 0; k < sizeof columns / sizeof *columns; k++) {
             fprintf(file, "%" PRIu64 " ", columns[k]);
         }

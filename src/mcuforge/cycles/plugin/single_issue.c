@@ -19,6 +19,7 @@ size_t single_issue(const struct executed *executed, size_t known, uint32_t next
     }
     after_load = what->class == LOAD;
     costs->instructions++;
+    costs->floats += what->class == FLOAT;
     costs->issue += (uint64_t)busy;
     costs->multiples += what->class == MULTIPLE ? (uint64_t)busy : 0;
     costs->instruction_misses += (uint64_t)fetch_miss(what);

@@ -18,7 +18,7 @@ _GLUE = "model_glue_"
 
 
 @dataclass(frozen=True)
-class Modelled:
+class Prediction:
     """An inference as the model of a core sees it.
 
     Attributes:
@@ -34,12 +34,13 @@ class Modelled:
     outputs: bytes
 
     @property
-    def error_percent(self) -> float:
-        """The largest error to be expected of the whole, in percent."""
-        return self.core.error(self.whole.multiples / self.whole.cycles)
+    def error_percent(self) -> float | None:
+        """The largest error to be expected of the whole, in percent; None if it is not known."""
+        whole = self.whole
+        return self.core.error(whole.multiples / whole.cycles, whole.floats / whole.instructions)
 
 
-def measure(elf: Path, info: mlf.Info, board: Board, inputs: bytes) -> Modelled:
+def predict(elf: Path, info: mlf.Info, board: Board, inputs: bytes) -> Prediction:
     """Predict the cycles of an inference from the firmware that is flashed on a board.
 
     The model is executed at the addresses it has there, with the board's memory as its ``timing``
@@ -75,4 +76,4 @@ def measure(elf: Path, info: mlf.Info, board: Board, inputs: bytes) -> Modelled:
         for operator in info.operators
     ]
     simulated = simulate(elf, call, core, board.timing, kernels)
-    return Modelled(core, simulated.costs[1:], total(simulated.costs), simulated.output)
+    return Prediction(core, simulated.costs[1:], total(simulated.costs), simulated.output)
