@@ -361,6 +361,33 @@ def unpack(call: Call) -> list[np.ndarray]:
     return list(np.moveaxis(call.inputs[0].data, call.options.axis, 0))
 
 
+def resize_bilinear(call: Call) -> np.ndarray:
+    x, size = call.inputs
+    o, real = call.options, x.dtype == "float32"
+    one = 1.0 if real else 1024
+    data = x.data.astype(np.float64 if real else np.int64)
+    for axis in (1, 2):
+        indices, weight = arithmetic.bilinear_positions(
+            x.shape[axis], int(size.data[axis - 1]), o.alignCorners, o.halfPixelCenters, x.dtype
+        )
+        weight = weight.reshape(-1, *[1] * (3 - axis))
+        below, above = (data.take(index, axis) for index in indices.T)
+        data = below * (one - weight) + above * weight
+    if real:
+        return data.astype(np.float32)
+    return (np.sign(data) * ((np.abs(data) + (1 << 19)) >> 20)).astype(x.dtype)
+
+
+def prelu(call: Call) -> np.ndarray:
+    x, alpha = call.inputs
+    if x.dtype == "float32":
+        return np.where(x.data < 0, x.data * alpha.data, x.data)
+    kept, scaled = arithmetic.prelu_multipliers(x.scale, alpha.scale, call.outputs[0].scale)
+    scale = arithmetic.multiply_by_quantized_multiplier
+    negative = scale(x.centered * alpha.centered, *scaled)
+    return call.activate(np.where(x.centered < 0, negative, scale(x.centered, *kept)))
+
+
 def split(call: Call) -> list[np.ndarray]:
     axis, x = call.inputs
     return np.split(x.data, len(call.outputs), int(axis.data.item()))
@@ -386,11 +413,13 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "PACK": lambda call: np.stack([value.data for value in call.inputs], call.options.axis),
     "PAD": pad,
     "PADV2": pad,
+    "PRELU": prelu,
     "QUANTIZE": quantize,
     "RELU": unary,
     "RELU6": unary,
     "RELU_N1_TO_1": unary,
     "RESHAPE": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
+    "RESIZE_BILINEAR": resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
     "SHAPE": lambda call: np.int32(call.inputs[0].shape),
     "SLICE": slice_,

@@ -441,20 +441,35 @@ def dequantize(drawer: Drawer) -> Case:
     return drawer.case("DEQUANTIZE", drawer.graph.op("DEQUANTIZE", [drawer.input(x)], y))
 
 
+def resizing(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
+    @drawing
+    def strategy(drawer: Drawer) -> Case:
+        x = drawer.spec(drawer.shape(4, 6))
+        size = drawer.shape(2, 9)
+        y = like(x, (x.shape[0], *size, x.shape[3]))
+        options = drawer.choice((False, False), (True, False), (False, True))
+        result = drawer.graph.op(
+            op,
+            [drawer.input(x), drawer.indices(size)],
+            y,
+            align_corners=options[0],
+            half_pixel_centers=options[1],
+        )
+        return drawer.case(op, result)
+
+    return strategy
+
+
 @drawing
-def resize_nearest_neighbor(drawer: Drawer) -> Case:
-    x = drawer.spec(drawer.shape(4, 6))
-    size = drawer.shape(2, 9)
-    y = like(x, (x.shape[0], *size, x.shape[3]))
-    options = drawer.choice((False, False), (True, False), (False, True))
-    result = drawer.graph.op(
-        "RESIZE_NEAREST_NEIGHBOR",
-        [drawer.input(x), drawer.indices(size)],
-        y,
-        align_corners=options[0],
-        half_pixel_centers=options[1],
-    )
-    return drawer.case("RESIZE_NEAREST_NEIGHBOR", result)
+def prelu(drawer: Drawer) -> Case:
+    """Alpha is a constant or an input, broadcast to the input's shape."""
+    shape = drawer.shape(drawer.integer(1, 4), 4)
+    slopes = tuple(drawer.choice(1, extent) for extent in shape)[drawer.integer(0, len(shape)) :]
+    x, alpha = drawer.spec(shape), drawer.spec(slopes)
+    real = drawer.dtype == "float32"
+    y = drawer.spec(shape, None if real else drawer.near(x.scale * max(1, alpha.scale)))
+    tensors = [drawer.input(x), drawer.choice(drawer.constant, drawer.input)(alpha)]
+    return drawer.case("PRELU", drawer.graph.op("PRELU", tensors, y))
 
 
 @drawing
@@ -589,12 +604,14 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "NETWORK": (network, ALL_TYPES),
     "PACK": (pack, MOVED_TYPES[:-1]),
     "PAD": (pad, MOVED_TYPES),
+    "PRELU": (prelu, ALL_TYPES),
     "QUANTIZE": (quantize, (*ALL_TYPES, "int16", "int32")),
     "RELU": (unary("RELU"), ALL_TYPES),
     "RELU6": (unary("RELU6"), ALL_TYPES),
     "RELU_N1_TO_1": (unary("RELU_N1_TO_1"), ALL_TYPES),
     "RESHAPE": (reshape, MOVED_TYPES),
-    "RESIZE_NEAREST_NEIGHBOR": (resize_nearest_neighbor, (*ALL_TYPES, "int16")),
+    "RESIZE_BILINEAR": (resizing("RESIZE_BILINEAR"), ("int8", "float32")),
+    "RESIZE_NEAREST_NEIGHBOR": (resizing("RESIZE_NEAREST_NEIGHBOR"), (*ALL_TYPES, "int16")),
     "SHAPE": (shape_arithmetic, ALL_TYPES),
     "SOFTMAX": (softmax, ALL_TYPES),
     "SPLIT": (split, MOVED_TYPES[:-1]),

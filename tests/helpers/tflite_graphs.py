@@ -43,6 +43,7 @@ _OPTIONS = {
     "PADV2": "PadV2",
     "QUANTIZE": "Quantize",
     "RESHAPE": "Reshape",
+    "RESIZE_BILINEAR": "ResizeBilinear",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighbor",
     "SHAPE": "Shape",
     "SLICE": "Slice",

@@ -14,7 +14,9 @@ from mcuforge.formats.tflite.graph import Graph, Node
 from mcuforge.formats.tflite.moving import MovingConverter, options_of
 from mcuforge.formats.tflite.normalize import normalize
 from mcuforge.operators.hybrid_conv2d import hybrid_conv2d
+from mcuforge.operators.prelu import prelu
 from mcuforge.operators.quantize import dequantize, quantize, requantize
+from mcuforge.operators.resize_bilinear import resize_bilinear
 from mcuforge.operators.resize_nearest import resize_nearest
 
 _ACTIVATIONS = {
@@ -218,6 +220,53 @@ class _Converter(MovingConverter):
             half_pixel_centers=options.HalfPixelCenters(),
             dtype=self.get_tensor_type_str(source.tensor.Type()),
         )
+
+    def convert_resize_bilinear(self, op):
+        # TVM interpolates real numbers, the reference kernel of int8 integers.
+        source, size = self.get_input_tensors(op)
+        options = _options(op, tflite.ResizeBilinearOptions)
+        aligned, centered = options.AlignCorners(), options.HalfPixelCenters()
+        if aligned and centered:
+            raise ModelError("align_corners and half_pixel_centers exclude each other")
+        dtype = self.get_tensor_type_str(source.tensor.Type())
+        return resize_bilinear(
+            self.get_tensor_expr(source),
+            size=[int(extent) for extent in self.get_tensor_value(size)],
+            align_corners=aligned,
+            half_pixel_centers=centered,
+            dtype=dtype,
+        )
+
+    def convert_prelu(self, op):
+        # TVM multiplies the integers, whatever their scales.
+        (source, alpha), (result,) = self.get_input_tensors(op), self.get_output_tensors(op)
+        data, slope = self.get_tensor_expr(source), self.get_tensor_expr(alpha)
+        if not source.qnn_params:
+            negative = relax.op.less(data, relax.const(0.0, "float32"))
+            return relax.op.where(negative, relax.op.multiply(data, slope), data)
+        in_scale, in_zero_point = _per_tensor(source)
+        alpha_scale, alpha_zero_point = _per_tensor(alpha)
+        return prelu(
+            data,
+            slope,
+            in_scale=in_scale,
+            in_zero_point=in_zero_point,
+            alpha_scale=alpha_scale,
+            alpha_zero_point=alpha_zero_point,
+            **self._whole_range(result),
+        )
+
+    def _whole_range(self, result) -> dict[str, float | int | str]:
+        """Attributes of an operator's result that no activation narrows."""
+        dtype = self.get_tensor_type_str(result.tensor.Type())
+        (scale, zero_point), (low, high) = _per_tensor(result), arithmetic.quantized_range(dtype)
+        return {
+            "scale": scale,
+            "zero_point": zero_point,
+            "clamp_min": low,
+            "clamp_max": high,
+            "dtype": dtype,
+        }
 
     def convert_qnn_fused_activation_function(
         self, expr, fused_activation_fn, scale, zero_point, dtype

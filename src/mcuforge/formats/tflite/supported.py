@@ -299,6 +299,7 @@ SUPPORTED: dict[str, Support] = {
         constant=(1, 2),
         kind="PadV2",
     ),
+    "PRELU": Support(_binary(*_REAL_OR_8_BITS), rules.EACH, ranks=(0, 4), integer=("prelu",)),
     "QUANTIZE": Support(
         (
             *(f"float32 -> {result}" for result in rules.QUANTIZED),
@@ -315,6 +316,15 @@ SUPPORTED: dict[str, Support] = {
     "RELU_N1_TO_1": _FUNCTION,
     "RESHAPE": Support(
         _moving("int32?"), rules.COPIED, options={"newShape": None}, constant=(1,), kind="Reshape"
+    ),
+    "RESIZE_BILINEAR": Support(
+        ("float32 int32 -> float32", "int8 int32 -> int8"),
+        rules.EQUAL,
+        ranks=(4, 4),
+        options={"alignCorners": None, "halfPixelCenters": None},
+        constant=(1,),
+        kind="ResizeBilinear",
+        integer=("resize_bilinear",),
     ),
     "RESIZE_NEAREST_NEIGHBOR": Support(
         tuple(f"{dtype} int32 -> {dtype}" for dtype in ("float32", *rules.QUANTIZED)),
