@@ -32,6 +32,7 @@ class Artifact(StrEnum):
     BOARDS_FIGURE = "results/figures/boards.svg"
     PROFILE_TABLE = f"results/profile/{_CELL}.csv"
     PROFILE_FIGURE = f"results/profile/{_CELL}.svg"
+    CYCLES_TABLE = f"results/cycles/{_CELL}.csv"
     PERFORMANCE = "docs/performance.md"
     PERFORMANCE_RATIOS = "docs/performance/ratios.svg"
     PERFORMANCE_LEVELS = "docs/performance/levels.svg"

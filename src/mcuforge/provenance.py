@@ -51,6 +51,7 @@ DECIDES: dict[str, tuple[str, ...]] = {
         "results/records",
         "runner",
     ),
+    "operator_cycles": ("results/columns", "results/operator_cycles"),
     "operator_profile": ("results/columns", "results/figures", "results/profile"),
     "summary": ("results/columns", "results/records", "results/summary"),
     "tables": ("results/tables",),

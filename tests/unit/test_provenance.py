@@ -51,6 +51,7 @@ ELSEWHERE = {
         "target.py",
         "tir/",
     ),  # for the import of models, not done here
+    "operator_cycles": ("boards/", "mlf/", "results/"),
     "operator_profile": ("boards/", "mlf/", "results/"),
     "summary": ("boards/", "mlf/", "results/records.py"),
     "tables": ("boards/", "mlf/", "results/"),

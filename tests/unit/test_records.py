@@ -9,7 +9,7 @@ import pytest
 from mcuforge import mlf
 from mcuforge.boards import Board
 from mcuforge.errors import ConfigError
-from mcuforge.results.columns import Measurement, Operator, Row, Size
+from mcuforge.results.columns import Measurement, Operator, OperatorCycles, Row, Size
 from mcuforge.results.records import columns, markdown
 from mcuforge.runner.session import Plan
 
@@ -140,7 +140,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_the_readme_says_what_each_column_means():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for table in (Row, Operator):
+    for table in (Row, Operator, OperatorCycles):
         assert f"\n\n{markdown(table)}\n\n" in readme, markdown(table)
 
 

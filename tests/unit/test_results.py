@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from mcuforge import mlf
 from mcuforge.errors import McuforgeError
-from mcuforge.results import figures, summary, tables
+from mcuforge.results import figures, operator_cycles, summary, tables
 from mcuforge.results.columns import Causes, Measurement
 
 CORES = {"mps2_an500": "cortex-m7", "mps3_an547": "cortex-m55", "ek_ra8m1": "cortex-m85"}
@@ -134,6 +135,19 @@ def test_what_is_only_modelled_is_in_no_column_of_measurements(tmp_path: Path) -
     figures.levels(rows, tmp_path / "levels.svg")
     figures.boards(rows, tmp_path / "boards.svg")
     assert "modelled cycles, millions" in (tmp_path / "levels.svg").read_text()
+
+
+def test_operators_have_their_modelled_cycles_by_cause() -> None:
+    operator = mlf.Operator("f", "conv2d", (1, 8, 8, 4), macs=1_000_000, macs_nominal=2_000_000)
+    causes = dict.fromkeys(get_type_hints(Causes), 0) | {"cycles": 1_500_000, "data_misses": 9}
+    rows = operator_cycles.table(predicted(operator_causes=[causes]), [operator])
+    (row,) = rows.to_dict("records")
+    assert (row["operator"], row["shape"], row["share"], row["per_mac"]) == (
+        "conv2d", "1x8x8x4", 0.5, 1.5,
+    )  # fmt: skip
+    assert (row["cycles_modelled"], row["data_misses"]) == (1_500_000, 9)
+    assert row["cycles_model"] == "cortex-m7/1"
+    assert operator_cycles.table(unfit(mode="cycles"), [operator]).empty
 
 
 def test_a_cell_that_does_not_fit_is_a_row_with_what_is_missing(tmp_path: Path) -> None:

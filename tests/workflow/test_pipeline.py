@@ -66,6 +66,12 @@ def test_cycles_are_modelled_from_the_firmware_that_is_there(finished: Project) 
     assert (record["status"], record["timebase"]) == ("ok", "model")
     assert record["cycles_model"].startswith("cortex-m7/")
     assert record["causes"]["data_misses"] < record["cycles_modelled"]
+    table = "results/cycles/tiny/mps2_an500/gcc/O3.csv"
+    finished.run(table)
+    with (finished.path / table).open() as file:
+        operators = list(csv.DictReader(file))
+    assert sum(int(row["cycles_modelled"]) for row in operators) < record["cycles_modelled"]
+    assert 0.9 < sum(float(row["share"]) for row in operators) < 1
     finished.edit("config/boards.yaml", "line_cycles: 12", "line_cycles: 14")
     assert finished.plan(target) == {"measure": 1}
 

@@ -89,7 +89,10 @@ def best_profiles(wildcards):
 def profiles():
     cells = EXPERIMENT.cells if "profile" in config["modes"] else ()
     wanted = (Artifact.PROFILE_TABLE, Artifact.PROFILE_FIGURE)
-    return [artifact.format(**vars(cell)) for cell in cells for artifact in wanted]
+    modelled = [cell for cell, mode in EXPERIMENT.results if mode == "cycles"]
+    return [artifact.format(**vars(cell)) for cell in cells for artifact in wanted] + [
+        Artifact.CYCLES_TABLE.format(**vars(cell)) for cell in modelled
+    ]
 
 
 def figures():

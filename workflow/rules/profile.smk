@@ -1,5 +1,6 @@
 localrules:
     operator_profile,
+    operator_cycles,
 
 
 rule operator_profile:
@@ -28,3 +29,27 @@ rule operator_profile:
         step=provenance.step("operator_profile"),
     script:
         "../../scripts/operator_profile.py"
+
+
+rule operator_cycles:
+    input:
+        record=Artifact.MEASUREMENT.replace("{mode}", "cycles"),
+        archive=archive_of,
+    output:
+        report(
+            Artifact.CYCLES_TABLE,
+            category="Operators",
+            labels={
+                "cell": "{model}/{board}/{toolchain}/O{opt_level}",
+                "table": "modelled cycles",
+            },
+            caption="../report/cycles-table.rst",
+        ),
+    log:
+        Artifact.CYCLES_TABLE.log,
+    conda:
+        CONDA
+    params:
+        step=provenance.step("operator_cycles"),
+    script:
+        "../../scripts/operator_cycles.py"

@@ -196,7 +196,9 @@ class Row:
     missing_ram_bytes: Annotated[Count, from_firmware("RAM it lacks")]
     tvm_version: Annotated[Text, from_archive("of TVM, which compiled the model")]
     toolchain_version: Annotated[Text, from_firmware("of what built the firmware")]
-    emulator_version: Annotated[Text | None, from_run("of what ran it; empty on hardware")] = None
+    emulator_version: Annotated[
+        Text | None, from_run("of what ran it; empty on hardware, and of predictions")
+    ] = None
     build_id: Annotated[
         BuildId,
         from_firmware(
@@ -277,3 +279,28 @@ class Operator:
     share: Annotated[Fraction | None, from_run("of all operators")]
     per_mac: Annotated[Amount | None, from_run("`count` for each of `macs_executed`")]
     inference: Annotated[Count | None, from_run("the whole inference, measured without profiling")]
+
+
+from_causes = partial(Column, "causes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorCycles:
+    """A row of modelled cycles: one operator of one cell, in the order they run."""
+
+    index: Annotated[Count, from_run("the operator's place in the compiled model")]
+    operator: Annotated[Text, from_archive("its name", name="op")]
+    shape: Annotated[Text, from_run("of its result")]
+    macs_executed: Annotated[Count, from_archive("multiply-accumulates it executes", name="macs")]
+    cycles_model: Annotated[Text, from_run("what predicted all that follows, as in the summary")]
+    cycles_modelled: Annotated[Count, from_causes("predicted, not measured", name="cycles")]
+    share: Annotated[Fraction | None, from_run("of the whole inference")]
+    per_mac: Annotated[Amount | None, from_run("`cycles_modelled` for each of `macs_executed`")]
+    instructions: Annotated[Count, from_causes("executed")]
+    issue: Annotated[Count, from_causes("cycles in which the pipeline has work")]
+    dependency: Annotated[Count, from_causes("cycles waiting for operands")]
+    fetch: Annotated[Count, from_causes("cycles waiting for instructions after taken branches")]
+    data_misses: Annotated[Count, from_causes("cycles waiting for lines of data")]
+    instruction_misses: Annotated[Count, from_causes("cycles waiting for lines of code")]
+    branches: Annotated[Count, from_causes("cycles of refilling the pipeline")]
+    multiples: Annotated[Count, from_causes("of `issue`, multiple loads and stores")]
