@@ -224,7 +224,7 @@ class _Converter(MovingConverter):
     def convert_resize_bilinear(self, op):
         # TVM interpolates real numbers, the reference kernel of int8 integers.
         source, size = self.get_input_tensors(op)
-        options = _options(op, tflite.ResizeBilinearOptions)
+        options = options_of(op, tflite.ResizeBilinearOptions)
         aligned, centered = options.AlignCorners(), options.HalfPixelCenters()
         if aligned and centered:
             raise ModelError("align_corners and half_pixel_centers exclude each other")
