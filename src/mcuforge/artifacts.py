@@ -27,6 +27,7 @@ class Artifact(StrEnum):
     SUMMARY = "results/summary.csv"
     LEVELS_TABLE = "results/tables/levels.csv"
     BOARDS_TABLE = "results/tables/boards.csv"
+    CALIBRATION_TABLE = "results/tables/calibration.csv"
     LEVELS_FIGURE = "results/figures/{model}.levels.svg"
     MEMORY_FIGURE = "results/figures/{model}.memory.svg"
     BOARDS_FIGURE = "results/figures/boards.svg"

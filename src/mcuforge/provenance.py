@@ -55,6 +55,7 @@ DECIDES: dict[str, tuple[str, ...]] = {
     "operator_profile": ("results/columns", "results/figures", "results/profile"),
     "summary": ("results/columns", "results/records", "results/summary"),
     "tables": ("results/tables",),
+    "calibration": ("results/tables",),
     "model_figures": ("results/figures",),
     "board_figure": ("results/figures",),
     "performance": ("results",),

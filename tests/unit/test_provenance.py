@@ -55,6 +55,7 @@ ELSEWHERE = {
     "operator_profile": ("boards/", "mlf/", "results/"),
     "summary": ("boards/", "mlf/", "results/records.py"),
     "tables": ("boards/", "mlf/", "results/"),
+    "calibration": ("boards/", "mlf/", "results/"),
     "model_figures": ("boards/", "mlf/", "results/"),
     "board_figure": ("boards/", "mlf/", "results/"),
     "performance": ("boards/", "mlf/", "target.py"),

@@ -137,6 +137,19 @@ def test_what_is_only_modelled_is_in_no_column_of_measurements(tmp_path: Path) -
     assert "modelled cycles, millions" in (tmp_path / "levels.svg").read_text()
 
 
+def test_a_prediction_stands_beside_what_hardware_measured(tmp_path: Path) -> None:
+    """3 million cycles at 480 MHz are 6250 us; 4 million were measured, then 2.9."""
+    board = {"board": "ek_ra8m1"}
+    records = [record(**board), predicted(**board), record(), predicted()]
+    records += [record(**board, opt_level=2, latency_us=6041.667), predicted(**board, opt_level=2)]
+    records += [record(**board, opt_level=3)]
+    rows = tables.calibration(collect(records, tmp_path))
+    assert rows["opt_level"].tolist() == [1, 2]
+    assert rows["error_percent"].tolist() == [-25.0, 3.45]
+    assert rows["as_expected"].tolist() == [False, True]
+    assert tables.calibration(collect([record()], tmp_path / "none")).empty
+
+
 def test_operators_have_their_modelled_cycles_by_cause() -> None:
     operator = mlf.Operator("f", "conv2d", (1, 8, 8, 4), macs=1_000_000, macs_nominal=2_000_000)
     causes = dict.fromkeys(get_type_hints(Causes), 0) | {"cycles": 1_500_000, "data_misses": 9}

@@ -76,7 +76,10 @@ def measurements():
 
 
 def tables():
-    return [Artifact.LEVELS_TABLE, Artifact.BOARDS_TABLE]
+    modelled = {cell.board for cell, mode in EXPERIMENT.results if mode == "cycles"}
+    calibrated = modelled.intersection(EXPERIMENT.physical_boards)
+    found = [Artifact.LEVELS_TABLE, Artifact.BOARDS_TABLE]
+    return found + [Artifact.CALIBRATION_TABLE] * bool(calibrated)
 
 
 def best_profiles(wildcards):

@@ -2,6 +2,7 @@ localrules:
     all,
     summary,
     tables,
+    calibration,
     model_figures,
     board_figure,
 
@@ -39,6 +40,25 @@ rule tables:
         step=provenance.step("tables"),
     script:
         "../../scripts/tables.py"
+
+
+rule calibration:
+    input:
+        Artifact.SUMMARY,
+    output:
+        report(
+            Artifact.CALIBRATION_TABLE,
+            category="Results",
+            caption="../report/calibration-table.rst",
+        ),
+    log:
+        Artifact.CALIBRATION_TABLE.log,
+    conda:
+        CONDA
+    params:
+        step=provenance.step("calibration"),
+    script:
+        "../../scripts/calibration.py"
 
 
 rule model_figures:

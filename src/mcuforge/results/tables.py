@@ -5,6 +5,10 @@ import pandas as pd
 from mcuforge.results import summary
 
 _SPEED = "inferences_per_second"
+_CALIBRATED = [
+    *summary.CELL, "build_id", "cycles_model", "cycles_memory", "latency_us", "latency_modelled_us",
+    "cycles_error_percent",
+]  # fmt: skip
 _KEYS = ["model", "board", "toolchain", "timebase"]
 
 
@@ -44,3 +48,17 @@ def boards(rows: pd.DataFrame) -> pd.DataFrame:
         )
         table = table.merge(columns, on=["model", "timebase"], how="left")
     return table
+
+
+def calibration(rows: pd.DataFrame) -> pd.DataFrame:
+    """Modelled time beside measured time, of the cells of hardware that have both.
+
+    `error_percent` is what the model says too much; `as_expected`, whether the error is within the
+    one that the model states, missing where it states none.
+    """
+    both = rows[(rows["timebase"] == "hardware") & rows["latency_modelled_us"].notna()]
+    both = both[both["latency_us"].notna()]
+    error = (both["latency_modelled_us"] / both["latency_us"] - 1) * 100
+    stated = both["cycles_error_percent"]
+    expected = (error.abs() <= stated).astype("boolean").mask(stated.isna())
+    return both[_CALIBRATED].assign(error_percent=error.round(2), as_expected=expected)
