@@ -73,10 +73,111 @@ def expand_dims(drawer: Drawer) -> Case:
     return drawer.case("EXPAND_DIMS", result)
 
 
+@drawing
+def gather(drawer: Drawer) -> Case:
+    """Constant positions of any rank, the same for all or of each batch."""
+    shape = drawer.shape(drawer.integer(1, 4), 4)
+    axis = drawer.integer(0, len(shape) - 1)
+    batch = drawer.choice(0, 0, drawer.integer(0, axis))
+    x, chosen = drawer.spec(shape), (*shape[:batch], *drawer.shape(drawer.integer(0, 2), 4))
+    y = like(x, (*shape[:axis], *chosen[batch:], *shape[axis + 1 :]))
+    dtype = drawer.choice("int32", "int64", "int16")
+    positions = drawer.graph.constant(drawer.random.integers(0, shape[axis], chosen).astype(dtype))
+    axis, tensors = signed(drawer, axis, len(shape)), [drawer.input(x), positions]
+    result = drawer.graph.op("GATHER", tensors, y, axis=axis, batch_dims=batch)
+    return drawer.case("GATHER", result)
+
+
+@drawing
+def broadcast_to(drawer: Drawer) -> Case:
+    shape = drawer.shape(drawer.integer(0, 5), 4)
+    narrow = [drawer.choice(1, extent) for extent in shape]
+    x = drawer.spec(tuple(narrow[drawer.integer(0, len(shape)) :]))
+    tensors = [drawer.input(x), numbers(drawer, shape)]
+    return drawer.case("BROADCAST_TO", drawer.graph.op("BROADCAST_TO", tensors, like(x, shape)))
+
+
+@drawing
+def fill(drawer: Drawer) -> Case:
+    x, shape = drawer.spec(()), drawer.shape(drawer.integer(0, 5), 4)
+    tensors = [numbers(drawer, shape), drawer.input(x)]
+    return drawer.case("FILL", drawer.graph.op("FILL", tensors, like(x, shape)))
+
+
+@drawing
+def tile(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(0, 4), 4))
+    times = drawer.shape(len(x.shape), 3)
+    y = like(x, tuple(a * b for a, b in zip(x.shape, times, strict=True)))
+    return drawer.case(
+        "TILE", drawer.graph.op("TILE", [drawer.input(x), numbers(drawer, times)], y)
+    )
+
+
+def blocks(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
+    """SPACE_TO_DEPTH or DEPTH_TO_SPACE."""
+
+    @drawing
+    def strategy(drawer: Drawer) -> Case:
+        (n, height, width, channels), block = drawer.shape(4, 3), drawer.integer(1, 3)
+        space = n, height * block, width * block, channels
+        depth = n, height, width, channels * block * block
+        source, result = (space, depth) if op == "SPACE_TO_DEPTH" else (depth, space)
+        x = drawer.spec(source)
+        y = like(x, result)
+        return drawer.case(op, drawer.graph.op(op, [drawer.input(x)], y, block_size=block))
+
+    return strategy
+
+
+def batches(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
+    """SPACE_TO_BATCH_ND or BATCH_TO_SPACE_ND of images or rows."""
+
+    @drawing
+    def strategy(drawer: Drawer) -> Case:
+        count = drawer.integer(1, 2)
+        n, channels = drawer.integer(1, 2), drawer.integer(1, 4)
+        sizes, block = drawer.shape(count, 3), drawer.shape(count, 3)
+        whole = [size * b for size, b in zip(sizes, block, strict=True)]
+        before = [drawer.integer(0, size - 1) for size in whole]
+        after = [drawer.integer(0, size - 1 - b) for size, b in zip(whole, before, strict=True)]
+        inner = (w - b - a for w, b, a in zip(whole, before, after, strict=True))
+        space = n, *inner, channels
+        batch = n * int(np.prod(block)), *sizes, channels
+        source, result = (space, batch) if op == "SPACE_TO_BATCH_ND" else (batch, space)
+        x = drawer.spec(source)
+        widths = list(zip(before, after, strict=True))
+        tensors = [drawer.input(x), drawer.indices(block), drawer.indices(widths)]
+        return drawer.case(op, drawer.graph.op(op, tensors, like(x, result)))
+
+    return strategy
+
+
+@drawing
+def mirror_pad(drawer: Drawer) -> Case:
+    x = drawer.spec(drawer.shape(drawer.integer(1, 4), 4))
+    mode = drawer.choice("REFLECT", "SYMMETRIC")
+    most = [extent - (mode == "REFLECT") for extent in x.shape]
+    widths = [(drawer.integer(0, size), drawer.integer(0, size)) for size in most]
+    y = like(x, tuple(extent + sum(pair) for extent, pair in zip(x.shape, widths, strict=True)))
+    tensors = [drawer.input(x), numbers(drawer, widths)]
+    return drawer.case("MIRROR_PAD", drawer.graph.op("MIRROR_PAD", tensors, y, mode=mode))
+
+
+BLOCK_TYPES = ("int8", "uint8", "float32", "int32", "int64")
 OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, ...]]] = {
+    "BATCH_TO_SPACE_ND": (batches("BATCH_TO_SPACE_ND"), MOVED_TYPES),
+    "BROADCAST_TO": (broadcast_to, MOVED_TYPES),
+    "DEPTH_TO_SPACE": (blocks("DEPTH_TO_SPACE"), BLOCK_TYPES),
     "EXPAND_DIMS": (expand_dims, MOVED_TYPES),
+    "FILL": (fill, MOVED_TYPES),
+    "GATHER": (gather, MOVED_TYPES),
+    "MIRROR_PAD": (mirror_pad, MOVED_TYPES),
     "SLICE": (slice_, MOVED_TYPES),
+    "SPACE_TO_BATCH_ND": (batches("SPACE_TO_BATCH_ND"), MOVED_TYPES),
+    "SPACE_TO_DEPTH": (blocks("SPACE_TO_DEPTH"), BLOCK_TYPES),
     "SPLIT_V": (split_v, MOVED_TYPES[:-1]),
+    "TILE": (tile, MOVED_TYPES),
     "UNPACK": (unpack, tuple(dtype for dtype in MOVED_TYPES if dtype != "int64")),
 }
 """As ``strategies.OPERATORS``."""

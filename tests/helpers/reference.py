@@ -388,6 +388,54 @@ def prelu(call: Call) -> np.ndarray:
     return call.activate(np.where(x.centered < 0, negative, scale(x.centered, *kept)))
 
 
+def gather(call: Call) -> np.ndarray:
+    x, positions = call.inputs
+    axis, batch = call.options.axis, call.options.batchDims
+    axis %= len(x.shape)
+    result = np.empty(call.outputs[0].shape, x.dtype)
+    for index in np.ndindex(positions.shape[:batch]):
+        result[index] = np.take(x.data[index], positions.data[index], axis - batch)
+    return result
+
+
+def blocks(call: Call) -> np.ndarray:
+    """Images, and images of blocks whose pixels lie along the channels."""
+    x, output, size = call.inputs[0], call.outputs[0], call.options.blockSize
+    space = output.shape if call.name == "DEPTH_TO_SPACE" else x.shape
+    n, height, width, channels = space
+    if call.name == "DEPTH_TO_SPACE":
+        apart = x.data.reshape(n, height // size, width // size, size, size, channels)
+    else:
+        apart = x.data.reshape(n, height // size, size, width // size, size, channels)
+    return apart.swapaxes(2, 3).reshape(output.shape)
+
+
+def batches(call: Call) -> np.ndarray:
+    """Every pixel of a block belongs to an image of its own."""
+    x, sizes, widths = (value.data for value in call.inputs)
+    output = call.outputs[0]
+    n, joins = min(len(x), output.shape[0]), call.name == "BATCH_TO_SPACE_ND"
+    result = np.full(output.shape, output.zero_point, x.dtype)
+    wide, narrow = (result, x) if joins else (x, result)
+    for image in range(len(narrow)):
+        offset = np.unravel_index(image // n, sizes)
+        for place in np.ndindex(narrow.shape[1:-1]):
+            at = place * sizes + offset - widths[:, 0]
+            if np.all(at >= 0) and np.all(at < wide.shape[1:-1]):
+                there, here = (image % n, *at), (image, *place)
+                if joins:
+                    result[there] = x[here]
+                else:
+                    result[here] = x[there]
+    return result
+
+
+def mirror_pad(call: Call) -> np.ndarray:
+    x, widths = call.inputs
+    mode = ("reflect", "symmetric")[call.options.mode]
+    return np.pad(x.data, widths.data, mode)
+
+
 def split(call: Call) -> list[np.ndarray]:
     axis, x = call.inputs
     return np.split(x.data, len(call.outputs), int(axis.data.item()))
@@ -396,12 +444,17 @@ def split(call: Call) -> list[np.ndarray]:
 OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "ADD": add_or_sub,
     "AVERAGE_POOL_2D": pool,
+    "BATCH_TO_SPACE_ND": batches,
+    "BROADCAST_TO": lambda call: np.broadcast_to(call.inputs[0].data, call.outputs[0].shape),
     "CONCATENATION": concatenation,
     "CONV_2D": convolution,
     "DEPTHWISE_CONV_2D": convolution,
+    "DEPTH_TO_SPACE": blocks,
     "DEQUANTIZE": dequantize,
     "EXPAND_DIMS": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
+    "FILL": lambda call: np.broadcast_to(call.inputs[1].data, call.outputs[0].shape),
     "FULLY_CONNECTED": fully_connected,
+    "GATHER": gather,
     "HARD_SWISH": unary,
     "LEAKY_RELU": unary,
     "LOGISTIC": unary,
@@ -409,6 +462,7 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "MAX_POOL_2D": pool,
     "MEAN": mean,
     "MINIMUM": lambda call: np.minimum(call.inputs[0].data, call.inputs[1].data),
+    "MIRROR_PAD": mirror_pad,
     "MUL": mul,
     "PACK": lambda call: np.stack([value.data for value in call.inputs], call.options.axis),
     "PAD": pad,
@@ -424,12 +478,15 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "SHAPE": lambda call: np.int32(call.inputs[0].shape),
     "SLICE": slice_,
     "SOFTMAX": softmax,
+    "SPACE_TO_BATCH_ND": batches,
+    "SPACE_TO_DEPTH": blocks,
     "SPLIT": split,
     "SPLIT_V": split_v,
     "SQUEEZE": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "STRIDED_SLICE": strided_slice,
     "SUB": add_or_sub,
     "TANH": unary,
+    "TILE": lambda call: np.tile(call.inputs[0].data, call.inputs[1].data),
     "TRANSPOSE": lambda call: np.transpose(call.inputs[0].data, call.inputs[1].data),
     "UNPACK": unpack,
 }

@@ -25,18 +25,24 @@ from ai_edge_litert import schema_py_generated as schema
 _OPTIONS = {
     "ADD": "Add",
     "AVERAGE_POOL_2D": "Pool2D",
+    "BATCH_TO_SPACE_ND": "BatchToSpaceND",
+    "BROADCAST_TO": "BroadcastTo",
     "CONCATENATION": "Concatenation",
     "CONV_2D": "Conv2D",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
+    "DEPTH_TO_SPACE": "DepthToSpace",
     "DEQUANTIZE": "Dequantize",
     "EXPAND_DIMS": "ExpandDims",
+    "FILL": "Fill",
     "FULLY_CONNECTED": "FullyConnected",
+    "GATHER": "Gather",
     "HARD_SWISH": "HardSwish",
     "LEAKY_RELU": "LeakyRelu",
     "MAXIMUM": "MaximumMinimum",
     "MAX_POOL_2D": "Pool2D",
     "MEAN": "Reducer",
     "MINIMUM": "MaximumMinimum",
+    "MIRROR_PAD": "MirrorPad",
     "MUL": "Mul",
     "PACK": "Pack",
     "PAD": "Pad",
@@ -48,16 +54,22 @@ _OPTIONS = {
     "SHAPE": "Shape",
     "SLICE": "Slice",
     "SOFTMAX": "Softmax",
+    "SPACE_TO_BATCH_ND": "SpaceToBatchND",
+    "SPACE_TO_DEPTH": "SpaceToDepth",
     "SPLIT": "Split",
     "SPLIT_V": "SplitV",
     "SQUEEZE": "Squeeze",
     "STRIDED_SLICE": "StridedSlice",
     "SUB": "Sub",
+    "TILE": "Tile",
     "TRANSPOSE": "Transpose",
     "UNPACK": "Unpack",
 }
+_VERSIONS = {"BROADCAST_TO": 3}
+"""First version of an operator that LiteRT still has, where it is not 1."""
 _ENUMS = {
     "fused_activation_function": schema.ActivationFunctionType,
+    "mode": schema.MirrorPadMode,
     "out_type": schema.TensorType,
     "padding": schema.Padding,
 }
@@ -189,7 +201,7 @@ class Graph:
             code = schema.OperatorCodeT()
             code.builtinCode = getattr(schema.BuiltinOperator, name)
             code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-            code.version = 1
+            code.version = _VERSIONS.get(name, 1)
             model.operatorCodes.append(code)
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")

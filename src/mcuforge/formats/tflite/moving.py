@@ -1,5 +1,6 @@
 """Operators of TFLite that move or choose elements, as operators of Relax on the same elements."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -128,6 +129,136 @@ class MovingConverter(OperatorConverter):
         extents = self._extents(source)
         extents.insert(self._axis(axis, len(extents) + 1), 1)
         return relax.op.reshape(self.get_tensor_expr(source), extents)
+
+    def convert_gather(self, op):
+        source, positions = self.get_input_tensors(op)
+        options = options_of(op, tflite.GatherOptions)
+        extents, chosen = self._extents(source), self.get_tensor_value(positions)
+        axis = _axis(options.Axis(), len(extents))
+        batch = options.BatchDims() + (chosen.ndim if options.BatchDims() < 0 else 0)
+        lead = list(chosen.shape[:batch])
+        if not 0 <= batch <= min(axis, chosen.ndim) or lead != extents[:batch]:
+            raise ModelError(f"batch_dims {options.BatchDims()} do not fit {extents}")
+        if chosen.size == 0 or chosen.min() < 0 or chosen.max() >= extents[axis]:
+            raise ModelError(f"positions are none, or not within dimension {axis} of {extents}")
+        data = self.get_tensor_expr(source)
+        shape = extents[:axis] + list(chosen.shape[batch:]) + extents[axis + 1 :]
+        rows = chosen.reshape(-1).astype(np.int32)
+        if batch:  # of all rows, where each batch has its own
+            outer = [math.prod(extents[:batch]), math.prod(extents[batch:axis]), 1]
+            first = np.arange(outer[0] * outer[1]).reshape(outer) * extents[axis]
+            rows = (first + rows.reshape(outer[0], 1, -1)).reshape(-1).astype(np.int32)
+            data = relax.op.reshape(data, [first.size * extents[axis], *extents[axis + 1 :]])
+            axis = 0
+        return relax.op.reshape(relax.op.take(data, relax.const(rows), axis, mode="fast"), shape)
+
+    def convert_broadcast_to(self, op):
+        source, shape = self.get_input_tensors(op)
+        return relax.op.broadcast_to(self.get_tensor_expr(source), self._values(shape))
+
+    def convert_fill(self, op):
+        shape, value = self.get_input_tensors(op)
+        return relax.op.broadcast_to(self.get_tensor_expr(value), self._values(shape))
+
+    def convert_tile(self, op):
+        source, times = self.get_input_tensors(op)
+        extents, times = self._extents(source), self._values(times)
+        if len(times) != len(extents) or min(times, default=1) < 1:
+            raise ModelError(f"cannot repeat {extents} {times} times")
+        data = relax.op.reshape(
+            self.get_tensor_expr(source), [part for extent in extents for part in (1, extent)]
+        )
+        pairs = zip(times, extents, strict=True)
+        wide = relax.op.broadcast_to(data, [part for pair in pairs for part in pair])
+        return relax.op.reshape(wide, [t * x for t, x in zip(times, extents, strict=True)])
+
+    def convert_space_to_depth(self, op):
+        (source,) = self.get_input_tensors(op)
+        block = options_of(op, tflite.SpaceToDepthOptions).BlockSize()
+        n, height, width, channels = extents = self._extents(source)
+        if block < 1 or height % block or width % block:
+            raise ModelError(f"cannot take {extents} for blocks of {block} by {block}")
+        height, width = height // block, width // block
+        parts = [n, height, block, width, block, channels]
+        shape = [n, height, width, block * block * channels]
+        return _rearranged(self.get_tensor_expr(source), parts, [0, 1, 3, 2, 4, 5], shape)
+
+    def convert_depth_to_space(self, op):
+        (source,) = self.get_input_tensors(op)
+        block = options_of(op, tflite.DepthToSpaceOptions).BlockSize()
+        n, height, width, channels = extents = self._extents(source)
+        if block < 1 or channels % block**2:
+            raise ModelError(f"cannot make blocks of {block} by {block} of {extents}")
+        channels //= block**2
+        parts = [n, height, width, block, block, channels]
+        shape = [n, height * block, width * block, channels]
+        return _rearranged(self.get_tensor_expr(source), parts, [0, 1, 3, 2, 4, 5], shape)
+
+    def convert_space_to_batch_nd(self, op):
+        source, blocks, pads = self.get_input_tensors(op)
+        (result,) = self.get_output_tensors(op)
+        extents, blocks, widths = self._extents(source), self._values(blocks), self._values(pads)
+        count = len(blocks)
+        if count != len(extents) - 2 or len(widths) != 2 * count or min(widths) < 0:
+            raise ModelError(f"blocks {blocks} and paddings {widths} do not fit {extents}")
+        sums = zip(extents[1:], widths[::2], widths[1::2], strict=False)
+        padded = [extent + before + after for extent, before, after in sums]
+        if min(blocks) < 1 or any(x % b for x, b in zip(padded, blocks, strict=True)):
+            raise ModelError(f"cannot divide {padded} into blocks of {blocks}")
+        data = self.get_tensor_expr(source)
+        if any(widths):
+            zero = result.tensor.Quantization().ZeroPoint(0) if result.qnn_params else 0
+            data = relax.op.nn.pad(data, [0, 0, *widths, 0, 0], "constant", float(zero))
+        pairs = [(x // b, b) for x, b in zip(padded, blocks, strict=True)]
+        parts = [extents[0], *(part for pair in pairs for part in pair), extents[-1]]
+        spatial = range(1, 2 * count, 2)
+        order = [*(d + 1 for d in spatial), 0, *spatial, 2 * count + 1]
+        shape = [extents[0] * math.prod(blocks), *(size for size, _ in pairs), extents[-1]]
+        return _rearranged(data, parts, order, shape)
+
+    def convert_batch_to_space_nd(self, op):
+        source, blocks, crops = self.get_input_tensors(op)
+        extents, blocks, widths = self._extents(source), self._values(blocks), self._values(crops)
+        count = len(blocks)
+        if count != len(extents) - 2 or len(widths) != 2 * count or min(widths) < 0:
+            raise ModelError(f"blocks {blocks} and crops {widths} do not fit {extents}")
+        if min(blocks) < 1 or extents[0] % math.prod(blocks):
+            raise ModelError(f"cannot make blocks of {blocks} of {extents[0]} images")
+        batch = extents[0] // math.prod(blocks)
+        order = [count, *(d for i in range(count) for d in (count + 1 + i, i)), 2 * count + 1]
+        whole = [x * b for x, b in zip(extents[1:-1], blocks, strict=True)]
+        parts = [*blocks, batch, *extents[1:]]
+        data = self.get_tensor_expr(source)
+        data = _rearranged(data, parts, order, [batch, *whole, extents[-1]])
+        end = [size - after for size, after in zip(whole, widths[1::2], strict=True)]
+        if any(b >= e for b, e in zip(widths[::2], end, strict=True)):
+            raise ModelError(f"crops {widths} leave nothing of {whole}")
+        return relax.op.strided_slice(data, list(range(1, count + 1)), widths[::2], end)
+
+    def convert_mirror_pad(self, op):
+        source, pads = self.get_input_tensors(op)
+        extents, widths = self._extents(source), self._values(pads)
+        reflect = options_of(op, tflite.MirrorPadOptions).Mode() == tflite.MirrorPadMode.REFLECT
+        if len(widths) != 2 * len(extents):
+            raise ModelError(f"paddings {widths} do not fit {extents}")
+        data = self.get_tensor_expr(source)
+        for axis, extent in enumerate(extents):
+            pair = widths[2 * axis : 2 * axis + 2]
+            if min(pair) < 0 or max(pair) > extent - reflect:
+                raise ModelError(f"paddings {pair} do not mirror dimension {axis} of {extents}")
+            if any(pair):
+                places = np.arange(extent, dtype=np.int32)
+                places = np.pad(places, pair, mode="reflect" if reflect else "symmetric")
+                data = relax.op.take(data, relax.const(places), axis, mode="fast")
+        return data
+
+
+def _rearranged(
+    data: relax.Expr, parts: list[int], order: list[int], shape: list[int]
+) -> relax.Expr:
+    """Data (`parts`) with its dimensions in another order, taken for data (`shape`)."""
+    moved = relax.op.permute_dims(relax.op.reshape(data, parts), order)
+    return relax.op.reshape(moved, shape)
 
 
 def _axis(axis: int, rank: int) -> int:

@@ -21,6 +21,7 @@ ACTIVATIONS = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
 
 _ENUMS = {
     "fusedActivationFunction": schema.ActivationFunctionType,
+    "mode": schema.MirrorPadMode,
     "padding": schema.Padding,
     "weightsFormat": schema.FullyConnectedOptionsWeightsFormat,
     "quantizedBiasType": schema.TensorType,
@@ -208,10 +209,23 @@ _CHOICE = Support(
 _SUM = Support(
     _binary(*_REAL_OR_8_BITS), rules.EACH, options=_ACTIVATED | _WITHOUT_EFFECT, integer=("add",)
 )
+_BLOCKS = Support(
+    _moving(types=("float32", "int8", "uint8", "int32", "int64")),
+    rules.COPIED,
+    ranks=(4, 4),
+    options={"blockSize": None},
+    kind="DepthToSpace",
+)
 
 SUPPORTED: dict[str, Support] = {
     "ADD": replace(_SUM, kind="Add"),
     "AVERAGE_POOL_2D": _POOL,
+    "BATCH_TO_SPACE_ND": Support(
+        _moving("int32 int32"), rules.EQUAL, ranks=(3, 4), constant=(1, 2), kind="BatchToSpaceND"
+    ),
+    "BROADCAST_TO": Support(
+        _moving("int32", "int64"), rules.COPIED, constant=(1,), kind="BroadcastTo"
+    ),
     "CONCATENATION": Support(
         tuple(f"{dtype}... -> {dtype}" for dtype in _MOVED),
         rules.CONCATENATED,
@@ -245,6 +259,7 @@ SUPPORTED: dict[str, Support] = {
         kind="DepthwiseConv2D",
         integer=("depthwise_conv2d", "conv2d"),
     ),
+    "DEPTH_TO_SPACE": _BLOCKS,
     "DEQUANTIZE": Support(
         tuple(f"{dtype} -> float32" for dtype in rules.QUANTIZED),
         rules.EACH,
@@ -253,6 +268,12 @@ SUPPORTED: dict[str, Support] = {
     ),
     "EXPAND_DIMS": Support(
         _moving("int32", "int64"), rules.EQUAL, constant=(1,), kind="ExpandDims"
+    ),
+    "FILL": Support(
+        tuple(f"{shape} {d} -> {d}" for d in _MOVED for shape in ("int32", "int64")),
+        rules.EQUAL,
+        constant=(0,),
+        kind="Fill",
     ),
     "FULLY_CONNECTED": Support(
         (
@@ -268,6 +289,13 @@ SUPPORTED: dict[str, Support] = {
         kind="FullyConnected",
         integer=("fully_connected",),
     ),
+    "GATHER": Support(
+        _moving("int16", "int32", "int64"),
+        rules.COPIED,
+        options={"axis": None, "batchDims": None},
+        constant=(1,),
+        kind="Gather",
+    ),
     "HARD_SWISH": replace(_FUNCTION, kind="HardSwish"),
     "LEAKY_RELU": replace(_FUNCTION, options={"alpha": None}, kind="LeakyRelu"),
     "LOGISTIC": replace(_FUNCTION, rule=rules.LOGISTIC),
@@ -282,6 +310,13 @@ SUPPORTED: dict[str, Support] = {
         integer=("mean",),
     ),
     "MINIMUM": _CHOICE,
+    "MIRROR_PAD": Support(
+        _moving("int32", "int64"),
+        rules.EQUAL,
+        options={"mode": ("REFLECT", "SYMMETRIC")},
+        constant=(1,),
+        kind="MirrorPad",
+    ),
     "MUL": Support(
         _binary(*_REAL_OR_8_BITS), rules.EACH, options=_ACTIVATED, kind="Mul", integer=("multiply",)
     ),
@@ -350,6 +385,10 @@ SUPPORTED: dict[str, Support] = {
         kind="Softmax",
         integer=("softmax",),
     ),
+    "SPACE_TO_BATCH_ND": Support(
+        _moving("int32 int32"), rules.EQUAL, ranks=(3, 4), constant=(1, 2), kind="SpaceToBatchND"
+    ),
+    "SPACE_TO_DEPTH": replace(_BLOCKS, kind="SpaceToDepth"),
     "SPLIT": Support(
         tuple(f"int32 {dtype} -> {dtype}..." for dtype in _MOVED if dtype != "bool"),
         rules.COPIED,
@@ -389,6 +428,7 @@ SUPPORTED: dict[str, Support] = {
     ),
     "SUB": replace(_SUM, kind="Sub"),
     "TANH": _FUNCTION,
+    "TILE": Support(_moving("int32", "int64"), rules.COPIED, constant=(1,), kind="Tile"),
     "TRANSPOSE": Support(
         _moving("int32"), rules.COPIED, ranks=(1, 6), constant=(1,), kind="Transpose"
     ),
