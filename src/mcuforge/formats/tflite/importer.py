@@ -1,12 +1,15 @@
 """TFLite to Relax: TVM's importer, extended where quantized models need it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tflite
 import tvm
 from tflite.ActivationFunctionType import ActivationFunctionType
 from tvm import relax
 from tvm.relax.frontend.tflite import from_tflite as tvm_from_tflite
-from tvm.relax.frontend.tflite.tflite_frontend import get_tensor_name
+from tvm.relax.frontend.tflite.tflite_frontend import TensorWrapper, get_tensor_name
 
 from mcuforge.errors import ModelError, located
 from mcuforge.exact import arithmetic
@@ -19,7 +22,7 @@ from mcuforge.operators.quantize import dequantize, quantize, requantize
 from mcuforge.operators.resize_bilinear import resize_bilinear
 from mcuforge.operators.resize_nearest import resize_nearest
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[int, arithmetic.Activation] = {
     ActivationFunctionType.NONE: "NONE",
     ActivationFunctionType.RELU: "RELU",
     ActivationFunctionType.RELU6: "RELU6",
@@ -55,7 +58,7 @@ def from_tflite(data: bytes) -> tvm.IRModule:
         # Options and what else `describe` does not read may be damaged.
         graph = normalize(data)
 
-        def converter(model, subgraph, exp_tab, bb) -> _Converter:
+        def converter(model: Any, subgraph: Any, exp_tab: Any, bb: Any) -> _Converter:
             builders.append(bb)
             return _Converter(graph, model, subgraph, exp_tab, bb)
 
@@ -71,7 +74,7 @@ def from_tflite(data: bytes) -> tvm.IRModule:
 class _Converter(MovingConverter):
     """TVM's converter, with mcuforge's operators where TVM's QDQ form loses information."""
 
-    def __init__(self, graph: Graph, model, subgraph, exp_tab, bb) -> None:
+    def __init__(self, graph: Graph, model: Any, subgraph: Any, exp_tab: Any, bb: Any) -> None:
         super().__init__(model, subgraph, exp_tab, bb)
         self.graph = graph
 
@@ -102,13 +105,13 @@ class _Converter(MovingConverter):
                 )
         return results
 
-    def get_expr(self, input_tensor_idx):
+    def get_expr(self, input_tensor_idx: int) -> relax.Expr:
         # TVM looks up variables only where it expects no constant.
         if self.has_expr(input_tensor_idx):
             return super().get_expr(input_tensor_idx)
         return self.get_tensor_expr(*self.get_tensors([input_tensor_idx]))
 
-    def convert_quantize(self, op):
+    def convert_quantize(self, op: tflite.Operator) -> relax.Expr:
         (source,) = self.get_input_tensors(op)
         (result,) = self.get_output_tensors(op)
         scale, zero_point = _per_tensor(result)
@@ -126,12 +129,12 @@ class _Converter(MovingConverter):
             dtype=dtype,
         )
 
-    def convert_dequantize(self, op):
+    def convert_dequantize(self, op: tflite.Operator) -> relax.Expr:
         (source,) = self.get_input_tensors(op)
         scale, zero_point = _per_tensor(source)
         return dequantize(self.get_tensor_expr(source), scale=scale, zero_point=zero_point)
 
-    def convert_conv(self, op, conv_type):
+    def convert_conv(self, op: tflite.Operator, conv_type: str) -> relax.Expr:
         # TVM refuses dynamic-range quantization: float tensors, 8-bit weights.
         source, weight, *bias = self.get_input_tensors(op)
         if source.qnn_params or not weight.qnn_params:
@@ -152,7 +155,17 @@ class _Converter(MovingConverter):
             data, values, weight, bias, options, strides, dilation, [top, left, bottom, right]
         )
 
-    def _hybrid(self, data, values, weight, bias, options, strides, dilation, padding):
+    def _hybrid(
+        self,
+        data: relax.Expr,
+        values: np.ndarray,
+        weight: TensorWrapper,
+        bias: Sequence[TensorWrapper],
+        options: tflite.Conv2DOptions | tflite.FullyConnectedOptions,
+        strides: Sequence[int],
+        dilation: Sequence[int],
+        padding: Sequence[int],
+    ) -> relax.Expr:
         """``hybrid_conv2d`` with the scales of `weight`; its values are (o, kh, kw, c)."""
         scales = weight.tensor.Quantization().ScaleAsNumpy()
         has_bias = bias and bias[0].tensor_idx >= 0
@@ -170,7 +183,7 @@ class _Converter(MovingConverter):
             high=high,
         )
 
-    def convert_fully_connected(self, op):
+    def convert_fully_connected(self, op: tflite.Operator) -> relax.Expr:
         # TFLite takes the input for a matrix as wide as the weights, whatever its shape.
         source, weight, *bias = self.get_input_tensors(op)
         (result,) = self.get_output_tensors(op)
@@ -197,7 +210,7 @@ class _Converter(MovingConverter):
         self.exp_tab.set_expr(name, data, force_override=True)
         return relax.op.reshape(product, wanted)
 
-    def convert_softmax(self, op):
+    def convert_softmax(self, op: tflite.Operator) -> relax.Expr:
         # TVM forgets beta.
         (source,), (result,) = self.get_input_tensors(op), self.get_output_tensors(op)
         beta = options_of(op, tflite.SoftmaxOptions).Beta()
@@ -209,7 +222,7 @@ class _Converter(MovingConverter):
         data = relax.op.nn.softmax(data, axis=-1)
         return self.quantize(data, result) if result.qnn_params else data
 
-    def convert_resize_nearest_neighbor(self, op):
+    def convert_resize_nearest_neighbor(self, op: tflite.Operator) -> relax.Expr:
         # Relax's resize2d rounds coordinates its own way.
         source, size = self.get_input_tensors(op)
         options = options_of(op, tflite.ResizeNearestNeighborOptions)
@@ -269,8 +282,8 @@ class _Converter(MovingConverter):
         }
 
     def convert_qnn_fused_activation_function(
-        self, expr, fused_activation_fn, scale, zero_point, dtype
-    ):
+        self, expr: relax.Expr, fused_activation_fn: int, scale: Any, zero_point: Any, dtype: str
+    ) -> relax.Expr:
         # TVM rounds the bounds half to even, CalculateActivationRangeQuantized away from zero.
         if fused_activation_fn not in _ACTIVATIONS:
             return super().convert_qnn_fused_activation_function(
@@ -285,7 +298,7 @@ class _Converter(MovingConverter):
         return relax.op.clip(expr, min=float(low), max=float(high))
 
 
-def _per_tensor(tensor) -> tuple[float, int]:
+def _per_tensor(tensor: TensorWrapper) -> tuple[float, int]:
     """Scale and zero point of a per-tensor quantized tensor wrapper of TVM's importer."""
     quantization = tensor.tensor.Quantization()
     return float(quantization.Scale(0)), int(quantization.ZeroPoint(0))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tflite
@@ -25,7 +26,7 @@ class MovingConverter(OperatorConverter):
         (axis,) = self._values(tensor)
         return _axis(axis, rank)
 
-    def convert_reshape(self, op):
+    def convert_reshape(self, op: tflite.Operator) -> relax.Expr:
         source, *target = self.get_input_tensors(op)
         extents = [int(extent) for extent in self.get_tensor_shape(source)]
         if target:
@@ -42,7 +43,7 @@ class MovingConverter(OperatorConverter):
             raise ModelError(f"cannot reshape {extents} to {wanted}")
         return relax.op.reshape(self.get_tensor_expr(source), wanted)
 
-    def convert_squeeze(self, op):
+    def convert_squeeze(self, op: tflite.Operator) -> relax.Expr:
         # TVM squeezes nothing where no dimensions are given, TFLite all of extent 1.
         (source,) = self.get_input_tensors(op)
         extents = [int(extent) for extent in self.get_tensor_shape(source)]
@@ -54,18 +55,20 @@ class MovingConverter(OperatorConverter):
         kept = [extent for d, extent in enumerate(extents) if d not in dims]
         return relax.op.reshape(self.get_tensor_expr(source), kept)
 
-    def convert_strided_slice(self, op):
+    def convert_strided_slice(self, op: tflite.Operator) -> relax.Expr:
         source, begin, end, strides = self.get_input_tensors(op)
         extents = [int(extent) for extent in self.get_tensor_shape(source)]
-        bounds = (self.get_tensor_value(t).reshape(-1).tolist() for t in (begin, end, strides))
-        slices, shape = _slices(extents, *bounds, options_of(op, tflite.StridedSliceOptions))
+        options = options_of(op, tflite.StridedSliceOptions)
+        slices, shape = _slices(
+            extents, self._values(begin), self._values(end), self._values(strides), options
+        )
         data = self.get_tensor_expr(source)
         if slices:
             axes, (begin, end, strides) = list(range(len(slices))), zip(*slices, strict=True)
             data = relax.op.strided_slice(data, axes, list(begin), list(end), list(strides))
         return relax.op.reshape(data, shape)
 
-    def convert_split(self, op):
+    def convert_split(self, op: tflite.Operator) -> relax.Expr:
         axis, source = self.get_input_tensors(op)
         count = options_of(op, tflite.SplitOptions).NumSplits()
         extents = self._extents(source)
@@ -74,7 +77,7 @@ class MovingConverter(OperatorConverter):
             raise ModelError(f"cannot split {extents} into {count} along dimension {along}")
         return self._split(op, source, along, [extents[along] // max(count, 1)] * count)
 
-    def convert_split_v(self, op):
+    def convert_split_v(self, op: tflite.Operator) -> relax.Expr:
         source, sizes, axis = self.get_input_tensors(op)
         extents, sizes = self._extents(source), self._values(sizes)
         along = self._axis(axis, len(extents))
@@ -86,7 +89,9 @@ class MovingConverter(OperatorConverter):
             raise ModelError(f"cannot split {extents} into {sizes} along dimension {along}")
         return self._split(op, source, along, sizes)
 
-    def _split(self, op, source, axis: int, sizes: list[int]) -> relax.Expr:
+    def _split(
+        self, op: tflite.Operator, source: TensorWrapper, axis: int, sizes: list[int]
+    ) -> relax.Expr:
         """Parts of the given sizes, one for each result."""
         if len(sizes) != len(self.get_output_tensors(op)):
             raise ModelError(f"{len(sizes)} parts are not one for each result")
@@ -98,7 +103,7 @@ class MovingConverter(OperatorConverter):
             ]
         )
 
-    def convert_unpack(self, op):
+    def convert_unpack(self, op: tflite.Operator) -> relax.Expr:
         (source,) = self.get_input_tensors(op)
         options = options_of(op, tflite.UnpackOptions)
         extents, count = self._extents(source), len(self.get_output_tensors(op))
@@ -109,7 +114,7 @@ class MovingConverter(OperatorConverter):
         parts = (relax.op.strided_slice(data, [axis], [i], [i + 1]) for i in range(count))
         return _one_or_all([relax.op.reshape(part, shape) for part in parts])
 
-    def convert_slice(self, op):
+    def convert_slice(self, op: tflite.Operator) -> relax.Expr:
         source, begin, size = self.get_input_tensors(op)
         extents = self._extents(source)
         begin, size = self._values(begin), self._values(size)
@@ -124,7 +129,7 @@ class MovingConverter(OperatorConverter):
         data = self.get_tensor_expr(source)
         return relax.op.strided_slice(data, list(range(len(begin))), begin, end) if begin else data
 
-    def convert_expand_dims(self, op):
+    def convert_expand_dims(self, op: tflite.Operator) -> relax.Expr:
         source, axis = self.get_input_tensors(op)
         extents = self._extents(source)
         extents.insert(self._axis(axis, len(extents) + 1), 1)
@@ -272,7 +277,7 @@ def _one_or_all(parts: Sequence[relax.Expr]) -> relax.Expr:
     return parts[0] if len(parts) == 1 else relax.Tuple(parts)
 
 
-def options_of(op: tflite.Operator, kind: type):
+def options_of(op: tflite.Operator, kind: type) -> Any:
     """The builtin options of an operator, as the schema's class for them."""
     options = kind()
     options.Init(op.BuiltinOptions().Bytes, op.BuiltinOptions().Pos)
@@ -300,7 +305,8 @@ def _slices(
     entries = range(len(begin))
     if not len(begin) == len(end) == len(strides) or 0 in strides:
         raise ModelError(f"begin {begin}, end {end} and strides {strides} do not fit")
-    slices, shape = [], []
+    slices: list[tuple[int, int, int]] = []
+    shape: list[int] = []
     named = sum(not masked(new_axis | ellipsis, entry) for entry in entries)
     whole = len(extents) - named
     for entry in entries:
@@ -321,9 +327,9 @@ def _slices(
                 raise ModelError(f"begin {begin} is not within {extents}")
             slices.append((first, first + 1, 1))
             continue
-        first = None if masked(options.BeginMask(), entry) else begin[entry]
+        start = None if masked(options.BeginMask(), entry) else begin[entry]
         last = None if masked(options.EndMask(), entry) else end[entry]
-        first = slice(first, None, step).indices(extent)[0]
+        first = slice(start, None, step).indices(extent)[0]
         if last is not None and options.Offset():
             last += first
         count = len(range(first, slice(None, last, step).indices(extent)[1], step))
