@@ -1,4 +1,4 @@
-"""Every run of the tests draws the same examples; ``--hypothesis-profile=explore`` draws new ones."""
+"""Every run draws the same examples; with ``--hypothesis-profile=explore`` it draws new ones."""
 
 from hypothesis import settings
 

@@ -89,7 +89,7 @@ def test_a_board_that_vanishes_mid_inference_can_come_back(built, stand_in):
 def test_a_board_that_hangs_is_flashed_and_used_again(built, stand_in, monkeypatch):
     one = stand_in()
     with monkeypatch.context() as patch, pytest.raises(BoardError, match="did not complete"):
-        patch.setattr("mcuforge.runner._INFER_TIMEOUT_S", 0.5)
+        patch.setattr("mcuforge.runner.session._INFER_TIMEOUT_S", 0.5)
         built(body=FOREVER).measure(inventory=one.bench)
     assert built().measure(inventory=one.bench).exact
 
@@ -193,7 +193,7 @@ def test_a_fault_is_named_and_the_next_run_works(built, stand_in, fault, monkeyp
     other = built(toolchain="clang")
     with monkeypatch.context() as patch, concurrent.futures.ThreadPoolExecutor(1) as pool:
         patch.setattr(devices, "_BOOT_TIMEOUT_S", 1.0 if fault == "never answers" else 30.0)
-        patch.setattr("mcuforge.runner._INFER_TIMEOUT_S", 4.0)
+        patch.setattr("mcuforge.runner.session._INFER_TIMEOUT_S", 4.0)
         beside = pool.submit(other.measure, inventory=two.bench)
         with pytest.raises(BoardError, match=message) as error:
             built(body=spin).measure(inventory=one.bench)

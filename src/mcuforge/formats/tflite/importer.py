@@ -234,7 +234,7 @@ class _Converter(MovingConverter):
             dtype=self.get_tensor_type_str(source.tensor.Type()),
         )
 
-    def convert_resize_bilinear(self, op):
+    def convert_resize_bilinear(self, op: tflite.Operator) -> relax.Expr:
         # TVM interpolates real numbers, the reference kernel of int8 integers.
         source, size = self.get_input_tensors(op)
         options = options_of(op, tflite.ResizeBilinearOptions)
@@ -250,7 +250,7 @@ class _Converter(MovingConverter):
             dtype=dtype,
         )
 
-    def convert_prelu(self, op):
+    def convert_prelu(self, op: tflite.Operator) -> relax.Expr:
         # TVM multiplies the integers, whatever their scales.
         (source, alpha), (result,) = self.get_input_tensors(op), self.get_output_tensors(op)
         data, slope = self.get_tensor_expr(source), self.get_tensor_expr(alpha)
@@ -269,7 +269,7 @@ class _Converter(MovingConverter):
             **self._whole_range(result),
         )
 
-    def _whole_range(self, result) -> dict[str, float | int | str]:
+    def _whole_range(self, result: TensorWrapper) -> dict[str, float | int | str]:
         """Attributes of an operator's result that no activation narrows."""
         dtype = self.get_tensor_type_str(result.tensor.Type())
         (scale, zero_point), (low, high) = _per_tensor(result), arithmetic.quantized_range(dtype)
