@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from helpers import batch, strategies
 from helpers.tflite_graphs import Graph, Spec, answer
-from mcuforge import passes
 from mcuforge.compiler import compile_model
 from mcuforge.errors import ModelError
+from mcuforge.passes import pipeline
 from mcuforge.passes.rewrite import rewrite_main
 from mcuforge.target import Target
 
@@ -90,7 +90,7 @@ def test_an_error_behind_the_import_names_its_operator(
         def transform_module(self, mod, _ctx):
             return rewrite_main(mod, fail)
 
-    monkeypatch.setattr(passes, "RestoreIntegers", Failing)
+    monkeypatch.setattr(pipeline, "RestoreIntegers", Failing)
     graph = Graph()
     x = graph.input(Spec((1, 4), "int8", 0.1, 3))
     y = graph.op("RELU", [x], Spec((1, 4), "int8", 0.1, 3))
