@@ -11,7 +11,6 @@
 #define REGISTERS 64
 #define FLAGS 16
 #define GREATER_EQUAL 17
-#define LINK 14
 #define NO_REGISTER 255
 
 /* In the order of CLASSES, STAGES and BRANCHES of decode.py. */
