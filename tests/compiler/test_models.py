@@ -145,7 +145,7 @@ def test_operators_calls_and_work_agree(model: str, compiled: Compile) -> None:
     assert len(positions) == len(operators)
     assert positions == sorted(positions)
     for start, operator in zip(positions, operators, strict=True):
-        assert run[start:].split("\n")[1].strip().startswith(f"{operator['symbol']}(")
+        assert run[start:].split("\n")[1].strip().startswith(f"{operator.symbol}(")
     assert sum(o.macs for o in operators) == archive.info.macs_executed
     config = json.loads(archive.members[f"executor-config/aot/{model}.json"])
     assert [c["symbol"] or "memcpy" for c in config["calls"]] == [o.symbol for o in operators]

@@ -135,7 +135,7 @@ class MovingConverter(OperatorConverter):
         extents.insert(self._axis(axis, len(extents) + 1), 1)
         return relax.op.reshape(self.get_tensor_expr(source), extents)
 
-    def convert_gather(self, op):
+    def convert_gather(self, op: tflite.Operator) -> relax.Expr:
         source, positions = self.get_input_tensors(op)
         options = options_of(op, tflite.GatherOptions)
         extents, chosen = self._extents(source), self.get_tensor_value(positions)
@@ -157,15 +157,15 @@ class MovingConverter(OperatorConverter):
             axis = 0
         return relax.op.reshape(relax.op.take(data, relax.const(rows), axis, mode="fast"), shape)
 
-    def convert_broadcast_to(self, op):
+    def convert_broadcast_to(self, op: tflite.Operator) -> relax.Expr:
         source, shape = self.get_input_tensors(op)
         return relax.op.broadcast_to(self.get_tensor_expr(source), self._values(shape))
 
-    def convert_fill(self, op):
+    def convert_fill(self, op: tflite.Operator) -> relax.Expr:
         shape, value = self.get_input_tensors(op)
         return relax.op.broadcast_to(self.get_tensor_expr(value), self._values(shape))
 
-    def convert_tile(self, op):
+    def convert_tile(self, op: tflite.Operator) -> relax.Expr:
         source, times = self.get_input_tensors(op)
         extents, times = self._extents(source), self._values(times)
         if len(times) != len(extents) or min(times, default=1) < 1:
@@ -177,7 +177,7 @@ class MovingConverter(OperatorConverter):
         wide = relax.op.broadcast_to(data, [part for pair in pairs for part in pair])
         return relax.op.reshape(wide, [t * x for t, x in zip(times, extents, strict=True)])
 
-    def convert_space_to_depth(self, op):
+    def convert_space_to_depth(self, op: tflite.Operator) -> relax.Expr:
         (source,) = self.get_input_tensors(op)
         block = options_of(op, tflite.SpaceToDepthOptions).BlockSize()
         n, height, width, channels = extents = self._extents(source)
@@ -188,7 +188,7 @@ class MovingConverter(OperatorConverter):
         shape = [n, height, width, block * block * channels]
         return _rearranged(self.get_tensor_expr(source), parts, [0, 1, 3, 2, 4, 5], shape)
 
-    def convert_depth_to_space(self, op):
+    def convert_depth_to_space(self, op: tflite.Operator) -> relax.Expr:
         (source,) = self.get_input_tensors(op)
         block = options_of(op, tflite.DepthToSpaceOptions).BlockSize()
         n, height, width, channels = extents = self._extents(source)
@@ -199,7 +199,7 @@ class MovingConverter(OperatorConverter):
         shape = [n, height * block, width * block, channels]
         return _rearranged(self.get_tensor_expr(source), parts, [0, 1, 3, 2, 4, 5], shape)
 
-    def convert_space_to_batch_nd(self, op):
+    def convert_space_to_batch_nd(self, op: tflite.Operator) -> relax.Expr:
         source, blocks, pads = self.get_input_tensors(op)
         (result,) = self.get_output_tensors(op)
         extents, blocks, widths = self._extents(source), self._values(blocks), self._values(pads)
@@ -221,7 +221,7 @@ class MovingConverter(OperatorConverter):
         shape = [extents[0] * math.prod(blocks), *(size for size, _ in pairs), extents[-1]]
         return _rearranged(data, parts, order, shape)
 
-    def convert_batch_to_space_nd(self, op):
+    def convert_batch_to_space_nd(self, op: tflite.Operator) -> relax.Expr:
         source, blocks, crops = self.get_input_tensors(op)
         extents, blocks, widths = self._extents(source), self._values(blocks), self._values(crops)
         count = len(blocks)
@@ -240,7 +240,7 @@ class MovingConverter(OperatorConverter):
             raise ModelError(f"crops {widths} leave nothing of {whole}")
         return relax.op.strided_slice(data, list(range(1, count + 1)), widths[::2], end)
 
-    def convert_mirror_pad(self, op):
+    def convert_mirror_pad(self, op: tflite.Operator) -> relax.Expr:
         source, pads = self.get_input_tensors(op)
         extents, widths = self._extents(source), self._values(pads)
         reflect = options_of(op, tflite.MirrorPadOptions).Mode() == tflite.MirrorPadMode.REFLECT
