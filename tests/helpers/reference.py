@@ -167,6 +167,36 @@ def convolution(call: Call) -> np.ndarray:
     )
 
 
+def transpose_conv(call: Call) -> np.ndarray:
+    """Scatters each pixel of the input, as the reference kernel does."""
+    _, w, x, *bias = call.inputs
+    output, o = call.outputs[0], call.options
+    quantized = x.dtype != "float32"
+    data = x.centered if quantized else np.float64(x.data)
+    weights = np.float64(w.data)
+    if quantized:
+        weights = w.data.astype(np.int64) - (w.zero_point if w.dtype == "uint8" else 0)
+    size, kernel, strides = output.shape[1:3], w.shape[1:3], (o.strideH, o.strideW)
+    same = o.padding == schema.Padding.SAME
+    start = [
+        arithmetic.same_padding(size[i], kernel[i], strides[i])[0] if same else 0 for i in range(2)
+    ]
+    accumulators = np.zeros(output.shape, data.dtype)
+    for iy, ix, ky, kx in np.ndindex(*x.shape[1:3], *kernel):
+        oy, ox = iy * strides[0] + ky - start[0], ix * strides[1] + kx - start[1]
+        if 0 <= oy < size[0] and 0 <= ox < size[1]:
+            accumulators[:, oy, ox] += data[:, iy, ix] @ weights[:, ky, kx].T
+    if bias and bias[0] is not None:
+        accumulators += bias[0].data
+    if not quantized:
+        return call.activate(accumulators)
+    scales = arithmetic.convolution_scales(x.scale, w.scales, output.scale, x.dtype)
+    mantissas, shifts = np.transpose([arithmetic.quantize_multiplier(real) for real in scales])
+    return call.activate(
+        arithmetic.multiply_by_quantized_multiplier(accumulators, mantissas, shifts)
+    )
+
+
 def fully_connected(call: Call) -> np.ndarray:
     x, w, *bias = call.inputs
     output = call.outputs[0]
@@ -487,6 +517,7 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "SUB": add_or_sub,
     "TANH": unary,
     "TILE": lambda call: np.tile(call.inputs[0].data, call.inputs[1].data),
+    "TRANSPOSE_CONV": transpose_conv,
     "TRANSPOSE": lambda call: np.transpose(call.inputs[0].data, call.inputs[1].data),
     "UNPACK": unpack,
 }

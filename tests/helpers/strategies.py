@@ -109,6 +109,32 @@ def conv_2d(drawer: Drawer) -> Case:
 
 
 @drawing
+def transpose_conv(drawer: Drawer) -> Case:
+    """From what a convolution makes of an image back to the image."""
+    image, kernel, options = sliding(drawer, dilated=False)
+    channels, output = image[3], options.pop("output")
+    shape = (image[0], *output, drawer.integer(1, 6))
+    x = drawer.spec(shape)
+    w = weights(drawer, (channels, *kernel, shape[3]), 0)
+    if np.min(w.spec.scale or 0) < 0:  # refused otherwise
+        scales = np.abs(np.float32(w.spec.scale)).tolist()
+        values = drawer.values(w.spec.shape, "int8")
+        w = drawer.graph.constant(values, scales, w.spec.zero_point, w.spec.axis)
+    taps = kernel[0] * kernel[1] * shape[3]
+    tensors = [drawer.indices(image), w, drawer.input(x)]
+    if drawer.choice(True, True, False):
+        tensors.append(bias(drawer, channels, x, w.spec, taps))
+    result = drawer.graph.op(
+        "TRANSPOSE_CONV",
+        tensors,
+        accumulated(drawer, image, x, w.spec, taps),
+        fused_activation_function=drawer.choice(*ACTIVATIONS),
+        **options,
+    )
+    return drawer.case("TRANSPOSE_CONV", result)
+
+
+@drawing
 def depthwise_conv_2d(drawer: Drawer) -> Case:
     shape, kernel, options = sliding(drawer, dilated=True)
     output = options.pop("output")
@@ -620,6 +646,7 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "SUB": (element_wise("SUB"), ALL_TYPES),
     "TANH": (unary("TANH"), ALL_TYPES),
     "TRANSPOSE": (transpose, MOVED_TYPES),
+    "TRANSPOSE_CONV": (transpose_conv, ALL_TYPES),
     **moving.OPERATORS,
 }
 """Strategy of each operator, as a function of the data type, and the data types it has.

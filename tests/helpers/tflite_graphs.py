@@ -63,6 +63,7 @@ _OPTIONS = {
     "SUB": "Sub",
     "TILE": "Tile",
     "TRANSPOSE": "Transpose",
+    "TRANSPOSE_CONV": "TransposeConv",
     "UNPACK": "Unpack",
 }
 _VERSIONS = {"BROADCAST_TO": 3}

@@ -6,35 +6,19 @@ from typing import Any
 import numpy as np
 import tflite
 import tvm
-from tflite.ActivationFunctionType import ActivationFunctionType
 from tvm import relax
 from tvm.relax.frontend.tflite import from_tflite as tvm_from_tflite
 from tvm.relax.frontend.tflite.tflite_frontend import TensorWrapper, get_tensor_name
 
 from mcuforge.errors import ModelError, located
 from mcuforge.exact import arithmetic
+from mcuforge.formats.tflite.computing import ACTIVATIONS, BOUNDS, ComputingConverter, per_tensor
 from mcuforge.formats.tflite.graph import Graph, Node
 from mcuforge.formats.tflite.moving import MovingConverter, options_of
 from mcuforge.formats.tflite.normalize import normalize
 from mcuforge.operators.hybrid_conv2d import hybrid_conv2d
-from mcuforge.operators.prelu import prelu
 from mcuforge.operators.quantize import dequantize, quantize, requantize
-from mcuforge.operators.resize_bilinear import resize_bilinear
 from mcuforge.operators.resize_nearest import resize_nearest
-
-_ACTIVATIONS: dict[int, arithmetic.Activation] = {
-    ActivationFunctionType.NONE: "NONE",
-    ActivationFunctionType.RELU: "RELU",
-    ActivationFunctionType.RELU6: "RELU6",
-    ActivationFunctionType.RELU_N1_TO_1: "RELU_N1_TO_1",
-}
-_LARGEST = float(np.finfo(np.float32).max)
-_BOUNDS = {
-    "NONE": (-_LARGEST, _LARGEST),
-    "RELU": (0.0, _LARGEST),
-    "RELU6": (0.0, 6.0),
-    "RELU_N1_TO_1": (-1.0, 1.0),
-}
 
 
 def from_tflite(data: bytes) -> tvm.IRModule:
@@ -71,7 +55,7 @@ def from_tflite(data: bytes) -> tvm.IRModule:
             raise
 
 
-class _Converter(MovingConverter):
+class _Converter(MovingConverter, ComputingConverter):
     """TVM's converter, with mcuforge's operators where TVM's QDQ form loses information."""
 
     def __init__(self, graph: Graph, model: Any, subgraph: Any, exp_tab: Any, bb: Any) -> None:
@@ -114,12 +98,12 @@ class _Converter(MovingConverter):
     def convert_quantize(self, op: tflite.Operator) -> relax.Expr:
         (source,) = self.get_input_tensors(op)
         (result,) = self.get_output_tensors(op)
-        scale, zero_point = _per_tensor(result)
+        scale, zero_point = per_tensor(result)
         dtype = self.get_tensor_type_str(result.tensor.Type())
         data = self.get_tensor_expr(source)
         if self.get_tensor_type_str(source.tensor.Type()) == "float32":
             return quantize(data, scale=scale, zero_point=zero_point, dtype=dtype)
-        in_scale, in_zero_point = _per_tensor(source)
+        in_scale, in_zero_point = per_tensor(source)
         return requantize(
             data,
             in_scale=in_scale,
@@ -131,7 +115,7 @@ class _Converter(MovingConverter):
 
     def convert_dequantize(self, op: tflite.Operator) -> relax.Expr:
         (source,) = self.get_input_tensors(op)
-        scale, zero_point = _per_tensor(source)
+        scale, zero_point = per_tensor(source)
         return dequantize(self.get_tensor_expr(source), scale=scale, zero_point=zero_point)
 
     def convert_conv(self, op: tflite.Operator, conv_type: str) -> relax.Expr:
@@ -170,7 +154,7 @@ class _Converter(MovingConverter):
         scales = weight.tensor.Quantization().ScaleAsNumpy()
         has_bias = bias and bias[0].tensor_idx >= 0
         biases = self.get_tensor_value(bias[0]) if has_bias else np.zeros(len(values))
-        low, high = _BOUNDS[_ACTIVATIONS[options.FusedActivationFunction()]]
+        low, high = BOUNDS[ACTIVATIONS[options.FusedActivationFunction()]]
         return hybrid_conv2d(
             data,
             relax.const(values, "int8"),
@@ -234,71 +218,18 @@ class _Converter(MovingConverter):
             dtype=self.get_tensor_type_str(source.tensor.Type()),
         )
 
-    def convert_resize_bilinear(self, op: tflite.Operator) -> relax.Expr:
-        # TVM interpolates real numbers, the reference kernel of int8 integers.
-        source, size = self.get_input_tensors(op)
-        options = options_of(op, tflite.ResizeBilinearOptions)
-        aligned, centered = options.AlignCorners(), options.HalfPixelCenters()
-        if aligned and centered:
-            raise ModelError("align_corners and half_pixel_centers exclude each other")
-        dtype = self.get_tensor_type_str(source.tensor.Type())
-        return resize_bilinear(
-            self.get_tensor_expr(source),
-            size=[int(extent) for extent in self.get_tensor_value(size)],
-            align_corners=aligned,
-            half_pixel_centers=centered,
-            dtype=dtype,
-        )
-
-    def convert_prelu(self, op: tflite.Operator) -> relax.Expr:
-        # TVM multiplies the integers, whatever their scales.
-        (source, alpha), (result,) = self.get_input_tensors(op), self.get_output_tensors(op)
-        data, slope = self.get_tensor_expr(source), self.get_tensor_expr(alpha)
-        if not source.qnn_params:
-            negative = relax.op.less(data, relax.const(0.0, "float32"))
-            return relax.op.where(negative, relax.op.multiply(data, slope), data)
-        in_scale, in_zero_point = _per_tensor(source)
-        alpha_scale, alpha_zero_point = _per_tensor(alpha)
-        return prelu(
-            data,
-            slope,
-            in_scale=in_scale,
-            in_zero_point=in_zero_point,
-            alpha_scale=alpha_scale,
-            alpha_zero_point=alpha_zero_point,
-            **self._whole_range(result),
-        )
-
-    def _whole_range(self, result: TensorWrapper) -> dict[str, float | int | str]:
-        """Attributes of an operator's result that no activation narrows."""
-        dtype = self.get_tensor_type_str(result.tensor.Type())
-        (scale, zero_point), (low, high) = _per_tensor(result), arithmetic.quantized_range(dtype)
-        return {
-            "scale": scale,
-            "zero_point": zero_point,
-            "clamp_min": low,
-            "clamp_max": high,
-            "dtype": dtype,
-        }
-
     def convert_qnn_fused_activation_function(
         self, expr: relax.Expr, fused_activation_fn: int, scale: Any, zero_point: Any, dtype: str
     ) -> relax.Expr:
         # TVM rounds the bounds half to even, CalculateActivationRangeQuantized away from zero.
-        if fused_activation_fn not in _ACTIVATIONS:
+        if fused_activation_fn not in ACTIVATIONS:
             return super().convert_qnn_fused_activation_function(
                 expr, fused_activation_fn, scale, zero_point, dtype
             )
-        name = _ACTIVATIONS[fused_activation_fn]
+        name = ACTIVATIONS[fused_activation_fn]
         if name == "NONE":
             return expr
         low, high = arithmetic.activation_range(
             name, float(np.asarray(scale)), int(np.asarray(zero_point)), dtype
         )
         return relax.op.clip(expr, min=float(low), max=float(high))
-
-
-def _per_tensor(tensor: TensorWrapper) -> tuple[float, int]:
-    """Scale and zero point of a per-tensor quantized tensor wrapper of TVM's importer."""
-    quantization = tensor.tensor.Quantization()
-    return float(quantization.Scale(0)), int(quantization.ZeroPoint(0))

@@ -133,6 +133,17 @@ def _weighted(channels: int, dense: bool) -> Broken:
     return broken
 
 
+def _transposed(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
+    """The rule of a convolution; its operands are the result's shape, weights, input and bias."""
+    shape, weights, x, *bias = operands
+    if shape.shape != (4,):
+        return f"has a result's shape of shape {list(shape.shape)}"
+    reason = _weighted(0, dense=False)((x, weights, *bias), results)
+    if not reason and weights.scales.size and weights.scales.min() < 0:
+        return f"has a weight scale of {weights.scales.min():g}"
+    return reason
+
+
 def _hybrid(weights: Tensor, dense: bool) -> str:
     if np.any(weights.zero_points) or not (dense or weights.scales.size == 1):
         return "has float activations, and weights of several scales or with a zero point"
@@ -174,6 +185,9 @@ CONVOLVED = Rule(
     _weighted(0, dense=False),
 )
 CONVOLVED_DEPTHWISE = Rule(CONVOLVED.text, _weighted(3, dense=False))
+CONVOLVED_TRANSPOSED = Rule(
+    "one scale each; int8 weights one scale per output channel too, zero point 0", _transposed
+)
 DENSE = Rule(
     "one scale each; int8 weights one scale per output channel too, then of either sign and with "
     "zero point 0",

@@ -429,6 +429,19 @@ SUPPORTED: dict[str, Support] = {
     "SUB": replace(_SUM, kind="Sub"),
     "TANH": _FUNCTION,
     "TILE": Support(_moving("int32", "int64"), rules.COPIED, constant=(1,), kind="Tile"),
+    "TRANSPOSE_CONV": Support(
+        (
+            "int32 float32 float32 float32? -> float32",
+            "int32 int8 int8 int32? -> int8",
+            "int32 uint8 uint8 int32? -> uint8",
+        ),
+        rules.CONVOLVED_TRANSPOSED,
+        ranks=(4, 4),
+        options=_WINDOW | _BIAS_TYPE | {"padding": ("SAME", "VALID")},
+        constant=(0, 1, 3),
+        kind="TransposeConv",
+        integer=("transpose_conv",),
+    ),
     "TRANSPOSE": Support(
         _moving("int32"), rules.COPIED, ranks=(1, 6), constant=(1,), kind="Transpose"
     ),
