@@ -21,7 +21,7 @@ from mcuforge.passes.rewrite import bindings
 from mcuforge.tir.integer_op import INTEGER_OP_PREFIX, op_name
 
 OPERATORS = {op: drawn for op, drawn in strategies.OPERATORS.items() if op in SUPPORTED}
-CHOSEN = {"TRANSPOSE_CONV": 1, "FILL": 1, "SPLIT": 1}
+CHOSEN = {"FILL": 1, "SELECT": 1, "SELECT_V2": 1, "SPLIT": 1, "TRANSPOSE_CONV": 1}
 """Place of the operand whose type is drawn, where it is not the first."""
 ROOT = Path(__file__).parents[2]
 

@@ -299,6 +299,7 @@ def unary(call: Call) -> np.ndarray:
     if x.dtype == "float32":
         reals = np.float64(x.data)
         return {
+            "ABS": lambda: np.abs(reals),
             "TANH": lambda: np.tanh(reals),
             "LOGISTIC": lambda: 1 / (1 + np.exp(-reals)),
             "RELU": lambda: np.maximum(reals, 0),
@@ -466,27 +467,75 @@ def mirror_pad(call: Call) -> np.ndarray:
     return np.pad(x.data, widths.data, mode)
 
 
+def compare(call: Call) -> np.ndarray:
+    """Values of 8 bits as multiples of 1/256, rounded."""
+    sides = []
+    for value in call.inputs:
+        sides.append(value.data)
+        if value.dtype in ("int8", "uint8"):
+            multiplier = arithmetic.quantize_multiplier(float(value.scale))
+            shifted = value.centered << 8
+            sides[-1] = arithmetic.multiply_by_quantized_multiplier(shifted, *multiplier)
+    return {
+        "EQUAL": np.equal,
+        "GREATER": np.greater,
+        "GREATER_EQUAL": np.greater_equal,
+        "LESS": np.less,
+        "LESS_EQUAL": np.less_equal,
+        "LOGICAL_AND": np.logical_and,
+        "LOGICAL_OR": np.logical_or,
+        "NOT_EQUAL": np.not_equal,
+    }[call.name](*sides)
+
+
+def cast(call: Call) -> np.ndarray:
+    x, dtype = call.inputs[0], call.outputs[0].dtype
+    if x.dtype != "float32" or dtype in ("float32", "bool"):
+        return x.data.astype(dtype)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    whole = [min(max(int(real), low), high) for real in x.data.reshape(-1)]
+    return np.array(whole, dtype).reshape(x.shape)
+
+
+def select(call: Call) -> np.ndarray:
+    condition, a, b = (value.data for value in call.inputs)
+    if call.name == "SELECT" and condition.ndim < a.ndim:
+        condition = condition.reshape(*condition.shape, *[1] * (a.ndim - condition.ndim))
+    return np.where(condition, a, b)
+
+
 def split(call: Call) -> list[np.ndarray]:
     axis, x = call.inputs
     return np.split(x.data, len(call.outputs), int(axis.data.item()))
 
 
 OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
+    "ABS": unary,
     "ADD": add_or_sub,
     "AVERAGE_POOL_2D": pool,
     "BATCH_TO_SPACE_ND": batches,
     "BROADCAST_TO": lambda call: np.broadcast_to(call.inputs[0].data, call.outputs[0].shape),
+    "CAST": cast,
     "CONCATENATION": concatenation,
     "CONV_2D": convolution,
     "DEPTHWISE_CONV_2D": convolution,
     "DEPTH_TO_SPACE": blocks,
     "DEQUANTIZE": dequantize,
+    "EQUAL": compare,
     "EXPAND_DIMS": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "FILL": lambda call: np.broadcast_to(call.inputs[1].data, call.outputs[0].shape),
+    "FLOOR": lambda call: np.floor(call.inputs[0].data),
     "FULLY_CONNECTED": fully_connected,
     "GATHER": gather,
+    "GREATER": compare,
+    "GREATER_EQUAL": compare,
     "HARD_SWISH": unary,
     "LEAKY_RELU": unary,
+    "LESS": compare,
+    "LESS_EQUAL": compare,
+    "LOGICAL_AND": compare,
+    "LOGICAL_NOT": lambda call: ~call.inputs[0].data,
+    "LOGICAL_OR": compare,
     "LOGISTIC": unary,
     "MAXIMUM": lambda call: np.maximum(call.inputs[0].data, call.inputs[1].data),
     "MAX_POOL_2D": pool,
@@ -494,6 +543,8 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "MINIMUM": lambda call: np.minimum(call.inputs[0].data, call.inputs[1].data),
     "MIRROR_PAD": mirror_pad,
     "MUL": mul,
+    "NEG": lambda call: (-np.atleast_1d(call.inputs[0].data)).reshape(call.outputs[0].shape),
+    "NOT_EQUAL": compare,
     "PACK": lambda call: np.stack([value.data for value in call.inputs], call.options.axis),
     "PAD": pad,
     "PADV2": pad,
@@ -505,6 +556,8 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "RESHAPE": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "RESIZE_BILINEAR": resize_bilinear,
     "RESIZE_NEAREST_NEIGHBOR": resize_nearest,
+    "SELECT": select,
+    "SELECT_V2": select,
     "SHAPE": lambda call: np.int32(call.inputs[0].shape),
     "SLICE": slice_,
     "SOFTMAX": softmax,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import strategies as st
 
-from helpers import moving
+from helpers import choosing, moving
 from helpers.drawer import INTEGER_TYPES, QUANTIZED_TYPES, Case, Drawer, drawing, like
 from helpers.moving import MOVED_TYPES
 from helpers.tflite_graphs import Spec, Tensor
@@ -612,6 +612,7 @@ def network(drawer: Drawer) -> Case:
 
 ALL_TYPES = (*INTEGER_TYPES, "float32")
 OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, ...]]] = {
+    "ABS": (unary("ABS"), ("int8", "float32")),
     "ADD": (element_wise("ADD"), ALL_TYPES),
     "AVERAGE_POOL_2D": (pooling("AVERAGE_POOL_2D"), ALL_TYPES),
     "CONCATENATION": (concatenation, MOVED_TYPES),
@@ -647,6 +648,7 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "TANH": (unary("TANH"), ALL_TYPES),
     "TRANSPOSE": (transpose, MOVED_TYPES),
     "TRANSPOSE_CONV": (transpose_conv, ALL_TYPES),
+    **choosing.OPERATORS,
     **moving.OPERATORS,
 }
 """Strategy of each operator, as a function of the data type, and the data types it has.

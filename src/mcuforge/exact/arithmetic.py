@@ -340,7 +340,7 @@ def unary_table(
     """Output of an element-wise 8-bit operator for every input.
 
     Args:
-        op: TANH, LOGISTIC, RELU, RELU6, RELU_N1_TO_1, LEAKY_RELU or HARD_SWISH.
+        op: ABS, TANH, LOGISTIC, RELU, RELU6, RELU_N1_TO_1, LEAKY_RELU or HARD_SWISH.
         input_scale: of the input.
         input_zero_point: of the input.
         output_scale: of the output.
@@ -360,6 +360,11 @@ def unary_table(
     match op:
         case "TANH" | "LOGISTIC":
             outputs = _rounded_function(op, inputs, source, result)
+        case "ABS":  # AbsEvalQuantized, elementwise.cc
+            outputs = np.abs(inputs)
+            if source != result:
+                multiplier = quantize_multiplier(float(source / result))
+                outputs = multiply_by_quantized_multiplier(outputs, *multiplier)
         case "RELU" | "RELU6" | "RELU_N1_TO_1":
             outputs = multiply_by_quantized_multiplier(
                 inputs, *quantize_multiplier(float(source / result))
@@ -372,6 +377,23 @@ def unary_table(
         case _:
             raise ModelError(f"no table for the operator {op}")
     return np.clip(outputs + output_zero_point, low, high).astype(dtype)
+
+
+def comparison_table(scale: float, zero_point: int, dtype: str) -> np.ndarray:
+    """What values of 8 bits are compared as (ComparisonWithScaling, reference/comparisons.h).
+
+    Args:
+        scale: below 1.
+        zero_point: of the values.
+        dtype: "int8" or "uint8".
+
+    Returns:
+        int32 [256], multiples of 1/256; for the value q at index q - smallest q.
+    """
+    low, high = quantized_range(dtype)
+    shifted = (np.arange(low, high + 1) - zero_point) << 8
+    multiplier = quantize_multiplier(float(np.float32(scale)))
+    return multiply_by_quantized_multiplier(shifted, *multiplier).astype(np.int32)
 
 
 def concatenation_table(

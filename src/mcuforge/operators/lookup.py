@@ -1,6 +1,6 @@
 """Element-wise functions of one 8-bit tensor, as tables over its 256 values.
 
-TANH, LOGISTIC, RELU, RELU6, LEAKY_RELU, HARD_SWISH.
+ABS, TANH, LOGISTIC, RELU, RELU6, LEAKY_RELU, HARD_SWISH.
 """
 
 import numpy as np
@@ -21,10 +21,10 @@ Attrs: function names what the table computes; dtype is the table's.
 _CLAMPS = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 
 
-@restores("relax.tanh", "relax.sigmoid", "relax.nn.leakyrelu")
+@restores("relax.abs", "relax.tanh", "relax.sigmoid", "relax.nn.leakyrelu")
 def _restore_function(region: Region) -> relax.Expr | None:
     name = region.call.op.name
-    functions = {"relax.tanh": "TANH", "relax.sigmoid": "LOGISTIC"}
+    functions = {"relax.abs": "ABS", "relax.tanh": "TANH", "relax.sigmoid": "LOGISTIC"}
     alpha = float(region.call.attrs.alpha) if name == "relax.nn.leakyrelu" else 0.0
     x = region.operand(region.call.args[0])
     return None if x is None else _table(region, x, functions.get(name, "LEAKY_RELU"), alpha)

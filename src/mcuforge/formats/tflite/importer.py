@@ -12,9 +12,10 @@ from tvm.relax.frontend.tflite.tflite_frontend import TensorWrapper, get_tensor_
 
 from mcuforge.errors import ModelError, located
 from mcuforge.exact import arithmetic
+from mcuforge.formats.tflite.choosing import ChoosingConverter
 from mcuforge.formats.tflite.computing import ACTIVATIONS, BOUNDS, ComputingConverter, per_tensor
 from mcuforge.formats.tflite.graph import Graph, Node
-from mcuforge.formats.tflite.moving import MovingConverter, options_of
+from mcuforge.formats.tflite.moving import options_of
 from mcuforge.formats.tflite.normalize import normalize
 from mcuforge.operators.hybrid_conv2d import hybrid_conv2d
 from mcuforge.operators.quantize import dequantize, quantize, requantize
@@ -55,7 +56,7 @@ def from_tflite(data: bytes) -> tvm.IRModule:
             raise
 
 
-class _Converter(MovingConverter, ComputingConverter):
+class _Converter(ChoosingConverter, ComputingConverter):
     """TVM's converter, with mcuforge's operators where TVM's QDQ form loses information."""
 
     def __init__(self, graph: Graph, model: Any, subgraph: Any, exp_tab: Any, bb: Any) -> None:

@@ -80,6 +80,15 @@ def _compared(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     return "" if unquantized else _per_tensor(operands, results)
 
 
+def _scaled_comparison(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
+    reason = _per_tensor(operands, results)
+    for tensor in operands:
+        # QuantizeMultiplierSmallerThanOneExp, quantization_util.cc.
+        if not reason and tensor.dtype in ("int8", "uint8") and tensor.scales[0] >= 1:
+            return f"has operand '{tensor.name}' of scale {tensor.scales[0]:g}, not below 1"
+    return reason
+
+
 def _concatenated(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     if results[0].dtype == "uint8" and all(tensor.scales.size for tensor in (*operands, *results)):
         return _per_tensor(operands, results)
@@ -171,6 +180,7 @@ def _scaled(x: Tensor, weights: Tensor, bias: Tensor | None, result: Tensor, den
 
 COPIED = Rule("any: elements are moved as they are", lambda _operands, _results: "")
 COMPARED = Rule("one scale each, or none: the integers are compared", _compared)
+COMPARED_SCALED = Rule("one scale each, below 1 for 8 bits", _scaled_comparison)
 EACH = Rule("one scale each", _per_tensor)
 QUANTIZES = Rule("one scale each", _quantizes)
 EQUAL = Rule("the same for all, or none", _same)

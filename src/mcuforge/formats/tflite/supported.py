@@ -216,8 +216,16 @@ _BLOCKS = Support(
     options={"blockSize": None},
     kind="DepthToSpace",
 )
+_COMPARISON = Support(
+    tuple(f"{dtype} {dtype} -> bool" for dtype in ("float32", "int8", "uint8", "int32", "int64")),
+    rules.COMPARED_SCALED,
+    ranks=(0, 4),
+)
+_EQUALITY = replace(_COMPARISON, types=(*_COMPARISON.types, "bool bool -> bool"))
+_SELECTION = Support(tuple(f"bool {d} {d} -> {d}" for d in _MOVED), rules.COPIED, ranks=(0, 5))
 
 SUPPORTED: dict[str, Support] = {
+    "ABS": replace(_FUNCTION, types=_unary("float32", "int8"), kind="Abs"),
     "ADD": replace(_SUM, kind="Add"),
     "AVERAGE_POOL_2D": _POOL,
     "BATCH_TO_SPACE_ND": Support(
@@ -225,6 +233,12 @@ SUPPORTED: dict[str, Support] = {
     ),
     "BROADCAST_TO": Support(
         _moving("int32", "int64"), rules.COPIED, constant=(1,), kind="BroadcastTo"
+    ),
+    "CAST": Support(
+        tuple(f"{x} -> {y}" for x in _MOVED for y in _MOVED),
+        rules.COPIED,
+        options={"inDataType": None, "outDataType": None},
+        kind="Cast",
     ),
     "CONCATENATION": Support(
         tuple(f"{dtype}... -> {dtype}" for dtype in _MOVED),
@@ -266,6 +280,7 @@ SUPPORTED: dict[str, Support] = {
         kind="Dequantize",
         integer=("dequantize",),
     ),
+    "EQUAL": replace(_EQUALITY, kind="Equal"),
     "EXPAND_DIMS": Support(
         _moving("int32", "int64"), rules.EQUAL, constant=(1,), kind="ExpandDims"
     ),
@@ -275,6 +290,7 @@ SUPPORTED: dict[str, Support] = {
         constant=(0,),
         kind="Fill",
     ),
+    "FLOOR": Support(_unary("float32"), rules.COPIED),
     "FULLY_CONNECTED": Support(
         (
             "float32 float32 float32? -> float32",
@@ -296,8 +312,15 @@ SUPPORTED: dict[str, Support] = {
         constant=(1,),
         kind="Gather",
     ),
+    "GREATER": replace(_COMPARISON, kind="Greater"),
+    "GREATER_EQUAL": replace(_COMPARISON, kind="GreaterEqual"),
     "HARD_SWISH": replace(_FUNCTION, kind="HardSwish"),
     "LEAKY_RELU": replace(_FUNCTION, options={"alpha": None}, kind="LeakyRelu"),
+    "LESS": replace(_COMPARISON, kind="Less"),
+    "LESS_EQUAL": replace(_COMPARISON, kind="LessEqual"),
+    "LOGICAL_AND": Support(_binary("bool"), rules.COPIED, ranks=(0, 4), kind="LogicalAnd"),
+    "LOGICAL_NOT": Support(_unary("bool"), rules.COPIED, kind="LogicalNot"),
+    "LOGICAL_OR": Support(_binary("bool"), rules.COPIED, ranks=(0, 4), kind="LogicalOr"),
     "LOGISTIC": replace(_FUNCTION, rule=rules.LOGISTIC),
     "MAXIMUM": _CHOICE,
     "MAX_POOL_2D": _POOL,
@@ -320,6 +343,8 @@ SUPPORTED: dict[str, Support] = {
     "MUL": Support(
         _binary(*_REAL_OR_8_BITS), rules.EACH, options=_ACTIVATED, kind="Mul", integer=("multiply",)
     ),
+    "NEG": Support(_unary("float32", "int8", "int16"), rules.COPIED, kind="Neg"),
+    "NOT_EQUAL": replace(_EQUALITY, kind="NotEqual"),
     "PACK": Support(
         tuple(f"{dtype}... -> {dtype}" for dtype in _MOVED if dtype != "bool"),
         rules.EQUAL,
@@ -370,6 +395,8 @@ SUPPORTED: dict[str, Support] = {
         kind="ResizeNearestNeighbor",
         integer=("resize_nearest",),
     ),
+    "SELECT": replace(_SELECTION, kind="Select"),
+    "SELECT_V2": replace(_SELECTION, kind="SelectV2"),
     "SLICE": Support(
         _moving("int32 int32", "int64 int64"),
         rules.COPIED,
