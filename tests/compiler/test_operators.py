@@ -134,3 +134,14 @@ def test_each_channel_rounds_halves_as_its_scale_needs(tmp_path: Path) -> None:
     ]
     for (result,) in batch.run(jobs, tmp_path, ("-O1", "-fsanitize=address,undefined")):
         np.testing.assert_array_equal(result, answer(model, [values])[0])
+
+
+@pytest.mark.parametrize("fill", [2**63 - 1, 2**53 + 1, -(2**53) - 1])
+def test_padding_with_what_would_be_rounded_is_refused(fill: int, tmp_path: Path) -> None:
+    graph = Graph()
+    x, value = graph.input(Spec((1, 4), "int64")), graph.constant(np.int64([fill]))
+    widths = graph.constant(np.int32([[0, 0], [1, 1]]))
+    path = tmp_path / "model.tflite"
+    path.write_bytes(graph.build(graph.op("PADV2", [x, widths, value], Spec((1, 6), "int64"))))
+    with pytest.raises(ModelError, match=f"operator PADV2 .*cannot pad with {fill}"):
+        compile_model(path, "model", Target.parse("host-c"), 1, tmp_path / "model.tar")

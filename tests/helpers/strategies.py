@@ -317,7 +317,10 @@ def pad(drawer: Drawer) -> Case:
     tensors = [drawer.input(x), drawer.indices(amounts)]
     if drawer.choice(True, False):
         return drawer.case("PAD", drawer.graph.op("PAD", tensors, y))
-    fill = drawer.graph.constant(drawer.values((1,)), x.scale, x.zero_point)
+    values = drawer.values((1,))
+    if values.dtype == np.int64:  # others are refused
+        values = values >> 11 << 1
+    fill = drawer.graph.constant(values, x.scale, x.zero_point)
     return drawer.case("PADV2", drawer.graph.op("PADV2", [*tensors, fill], y))
 
 

@@ -43,6 +43,14 @@ class MovingConverter(OperatorConverter):
             raise ModelError(f"cannot reshape {extents} to {wanted}")
         return relax.op.reshape(self.get_tensor_expr(source), wanted)
 
+    def convert_pad(self, op: tflite.Operator) -> relax.Expr:
+        # Relax holds the value as a float64, which not every int64 is.
+        for fill in self.get_input_tensors(op)[2:]:
+            for value in self.get_tensor_value(fill).reshape(-1).tolist():
+                if isinstance(value, int) and int(float(value)) != value:
+                    raise ModelError(f"cannot pad with {value}, which no float64 is")
+        return super().convert_pad(op)
+
     def convert_squeeze(self, op: tflite.Operator) -> relax.Expr:
         # TVM squeezes nothing where no dimensions are given, TFLite all of extent 1.
         (source,) = self.get_input_tensors(op)
