@@ -59,7 +59,7 @@ EXPECTED = {
     "quantize0": EXACT,
     "reshape_with_empty_shape": EXACT,
     "resize_bilinear": EXACT,
-    "rsqrt": "operator RSQRT (operator 0, output tensor 'PartitionedCall:0') is not supported",
+    "rsqrt": EXACT,
     "simple_composite": "operator STABLEHLO_COMPOSITE (operator 0, output tensor '",
     "simple_squeeze": "operator SQUEEZE (operator 0, output tensor 'tfl.squeeze'): cannot squeeze",
     "slice": EXACT,

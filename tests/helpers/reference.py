@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from mcuforge.exact import arithmetic
+from mcuforge.exact import arithmetic, bilinear
 
 
 class Value(NamedTuple):
@@ -298,10 +298,16 @@ def unary(call: Call) -> np.ndarray:
     alpha = getattr(call.options, "alpha", 0.0)
     if x.dtype == "float32":
         reals = np.float64(x.data)
+        if call.name in ("LOG", "RSQRT"):
+            reals = np.where(reals < 0, np.nan, reals)
         return {
             "ABS": lambda: np.abs(reals),
             "TANH": lambda: np.tanh(reals),
             "LOGISTIC": lambda: 1 / (1 + np.exp(-reals)),
+            "EXP": lambda: np.exp(reals),
+            "LOG": lambda: np.log(reals),
+            "RSQRT": lambda: 1 / np.sqrt(reals),
+            "RELU_0_TO_1": lambda: np.clip(reals, 0, 1),
             "RELU": lambda: np.maximum(reals, 0),
             "RELU6": lambda: np.clip(reals, 0, 6),
             "RELU_N1_TO_1": lambda: np.clip(reals, -1, 1),
@@ -398,7 +404,7 @@ def resize_bilinear(call: Call) -> np.ndarray:
     one = 1.0 if real else 1024
     data = x.data.astype(np.float64 if real else np.int64)
     for axis in (1, 2):
-        indices, weight = arithmetic.bilinear_positions(
+        indices, weight = bilinear.positions(
             x.shape[axis], int(size.data[axis - 1]), o.alignCorners, o.halfPixelCenters, x.dtype
         )
         weight = weight.reshape(-1, *[1] * (3 - axis))
@@ -527,12 +533,14 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "FLOOR": lambda call: np.floor(call.inputs[0].data),
     "FULLY_CONNECTED": fully_connected,
     "GATHER": gather,
+    "EXP": unary,
     "GREATER": compare,
     "GREATER_EQUAL": compare,
     "HARD_SWISH": unary,
     "LEAKY_RELU": unary,
     "LESS": compare,
     "LESS_EQUAL": compare,
+    "LOG": unary,
     "LOGICAL_AND": compare,
     "LOGICAL_NOT": lambda call: ~call.inputs[0].data,
     "LOGICAL_OR": compare,
@@ -552,6 +560,7 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "QUANTIZE": quantize,
     "RELU": unary,
     "RELU6": unary,
+    "RELU_0_TO_1": unary,
     "RELU_N1_TO_1": unary,
     "RESHAPE": lambda call: call.inputs[0].data.reshape(call.outputs[0].shape),
     "RESIZE_BILINEAR": resize_bilinear,
@@ -560,6 +569,7 @@ OPERATORS: dict[str, Callable[[Call], np.ndarray | list[np.ndarray]]] = {
     "SELECT_V2": select,
     "SHAPE": lambda call: np.int32(call.inputs[0].shape),
     "SLICE": slice_,
+    "RSQRT": unary,
     "SOFTMAX": softmax,
     "SPACE_TO_BATCH_ND": batches,
     "SPACE_TO_DEPTH": blocks,

@@ -291,6 +291,14 @@ def unary(op: str) -> Callable[[str], st.SearchStrategy[Case]]:
                 y = drawer.spec(shape)
             case "LOGISTIC":  # the reference kernel insists on the scale
                 y = Spec(shape, drawer.dtype, 1 / 256, drawer.zero_point())
+            case "EXP":  # about as large as its results
+                x = Spec(shape, drawer.dtype, drawer.scale(2**-9, 2**-5), x.zero_point)
+                y = drawer.spec(shape, drawer.near(np.exp(128 * x.scale) / 128))
+            case "LOG":
+                y = drawer.spec(shape, drawer.near(1 / 32))
+            case "RSQRT":  # LiteRT refuses negative inputs
+                x = Spec(shape, drawer.dtype, x.scale, -128)
+                y = drawer.spec(shape, drawer.near(x.scale**-0.5 / 256))
             case "TANH":
                 y = drawer.spec(shape, drawer.near(1 / 128))
             case "HARD_SWISH":  # at least 1/128 of the input scale
@@ -623,8 +631,10 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "DEPTHWISE_CONV_2D": (depthwise_conv_2d, ALL_TYPES),
     "DEQUANTIZE": (dequantize, QUANTIZED_TYPES),
     "FULLY_CONNECTED": (fully_connected, ALL_TYPES),
+    "EXP": (unary("EXP"), ("int8", "float32")),
     "HARD_SWISH": (unary("HARD_SWISH"), ALL_TYPES),
     "LEAKY_RELU": (unary("LEAKY_RELU"), ALL_TYPES),
+    "LOG": (unary("LOG"), ("int8", "float32")),
     "LOGISTIC": (unary("LOGISTIC"), ALL_TYPES),
     "MAXIMUM": (selecting("MAXIMUM"), (*ALL_TYPES, "int16")),
     "MAX_POOL_2D": (pooling("MAX_POOL_2D"), ALL_TYPES),
@@ -638,11 +648,13 @@ OPERATORS: dict[str, tuple[Callable[[str], st.SearchStrategy[Case]], tuple[str, 
     "QUANTIZE": (quantize, (*ALL_TYPES, "int16", "int32")),
     "RELU": (unary("RELU"), ALL_TYPES),
     "RELU6": (unary("RELU6"), ALL_TYPES),
+    "RELU_0_TO_1": (unary("RELU_0_TO_1"), ALL_TYPES),
     "RELU_N1_TO_1": (unary("RELU_N1_TO_1"), ALL_TYPES),
     "RESHAPE": (reshape, MOVED_TYPES),
     "RESIZE_BILINEAR": (resizing("RESIZE_BILINEAR"), ("int8", "float32")),
     "RESIZE_NEAREST_NEIGHBOR": (resizing("RESIZE_NEAREST_NEIGHBOR"), (*ALL_TYPES, "int16")),
     "SHAPE": (shape_arithmetic, ALL_TYPES),
+    "RSQRT": (unary("RSQRT"), ("int8", "float32")),
     "SOFTMAX": (softmax, ALL_TYPES),
     "SPLIT": (split, MOVED_TYPES[:-1]),
     "SQUEEZE": (squeeze, MOVED_TYPES),

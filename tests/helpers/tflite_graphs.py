@@ -37,6 +37,7 @@ _OPTIONS = {
     "EQUAL": "Equal",
     "EXPAND_DIMS": "ExpandDims",
     "FILL": "Fill",
+    "EXP": "Exp",
     "FULLY_CONNECTED": "FullyConnected",
     "GATHER": "Gather",
     "GREATER": "Greater",

@@ -19,7 +19,7 @@ import numpy as np
 
 from mcuforge.errors import ModelError
 
-Activation = Literal["NONE", "RELU", "RELU6", "RELU_N1_TO_1"]
+Activation = Literal["NONE", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1"]
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
@@ -128,6 +128,8 @@ def activation_range(
             return max(low, quantize(0)), min(high, quantize(6))
         case "RELU_N1_TO_1":
             return max(low, quantize(-1)), min(high, quantize(1))
+        case "RELU_0_TO_1":
+            return max(low, quantize(0)), min(high, quantize(1))
     raise ModelError(f"no quantized form of the fused activation {activation}")
 
 
@@ -340,7 +342,8 @@ def unary_table(
     """Output of an element-wise 8-bit operator for every input.
 
     Args:
-        op: ABS, TANH, LOGISTIC, RELU, RELU6, RELU_N1_TO_1, LEAKY_RELU or HARD_SWISH.
+        op: ABS, TANH, LOGISTIC, EXP, LOG, RSQRT, RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1,
+            LEAKY_RELU or HARD_SWISH.
         input_scale: of the input.
         input_zero_point: of the input.
         output_scale: of the output.
@@ -358,14 +361,20 @@ def unary_table(
     inputs = np.arange(low, high + 1) - input_zero_point
     source, result = np.float32(input_scale), np.float32(output_scale)
     match op:
-        case "TANH" | "LOGISTIC":
+        case "LOG":
+            lowest = float(np.float32(low - output_zero_point) * result)
+            outputs = _rounded_function(op, inputs, source, result, lowest)
+        case "RSQRT":
+            outputs = _inverse_roots(inputs, source, result)
+            outputs[inputs <= 0] = high - output_zero_point
+        case "TANH" | "LOGISTIC" | "EXP":
             outputs = _rounded_function(op, inputs, source, result)
         case "ABS":  # AbsEvalQuantized, elementwise.cc
             outputs = np.abs(inputs)
             if source != result:
                 multiplier = quantize_multiplier(float(source / result))
                 outputs = multiply_by_quantized_multiplier(outputs, *multiplier)
-        case "RELU" | "RELU6" | "RELU_N1_TO_1":
+        case "RELU" | "RELU6" | "RELU_N1_TO_1" | "RELU_0_TO_1":
             outputs = multiply_by_quantized_multiplier(
                 inputs, *quantize_multiplier(float(source / result))
             )
@@ -436,62 +445,73 @@ def nearest_indices(
     return np.clip(indices, 0, extent - 1).astype(np.int32)
 
 
-def bilinear_positions(
-    extent: int, output_extent: int, align_corners: bool, half_pixel_centers: bool, dtype: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Between which inputs each output of RESIZE_BILINEAR lies along one dimension.
+def _rounded_function(
+    op: str,
+    inputs: np.ndarray,
+    input_scale: np.float32,
+    output_scale: np.float32,
+    lowest: float = 0.0,
+) -> np.ndarray:
+    """LUTPopulateInt8, internal/common.h: float32 throughout.
 
-    ResizeBilinear and ResizeBilinearInteger, internal/reference/resize_bilinear.h: positions are
-    float32, or have 10 fractional bits. Example: from 2 to 4 pixels the integer positions are 0,
-    512, 1024 and 1536; the second output lies between inputs 0 and 1, with the weight 512.
-
-    Args:
-        extent: of the input.
-        output_extent: of the result.
-        align_corners: of the operator.
-        half_pixel_centers: of the operator.
-        dtype: of the pixels, "float32" or "int8".
-
-    Returns:
-        int32 (output_extent, 2): the indices below and above. And (output_extent,), the weight of
-        the latter: float32, or int32 in 1/1024. The weight of the former is 1 less that.
+    LOG of what is not positive is `lowest` (LogLUTPrepare, elementwise.cc).
 
     Raises:
-        ModelError: the rounded positions leave the input.
+        ModelError: results are beyond int32, to which LiteRT converts them.
     """
-    steps, extents = output_extent, extent
-    if align_corners and output_extent > 1:
-        steps, extents = output_extent - 1, extent - 1
-    positions: np.ndarray
-    one = 1 if dtype == "float32" else 1024
-    if dtype == "float32":
-        half = np.float32(0.5)
-        positions = np.arange(output_extent, dtype=np.float32)
-        real = np.float32(extents) / np.float32(steps)
-        positions = (positions + half) * real - half if half_pixel_centers else positions * real
-    else:
-        scale = (1024 * extents + steps // 2) // steps
-        positions = np.arange(output_extent, dtype=np.int64) * scale
-        positions += scale // 2 - 512 if half_pixel_centers else 0
-    lower, upper = positions // one, -(-positions // one)
-    lower, upper = np.maximum(lower, 0), np.clip(upper, 0, extent - 1)
-    if lower.max() >= extent:
-        raise ModelError(f"the positions of {output_extent} outputs leave {extent} inputs")
-    weight = positions - one * lower
-    indices = np.stack([lower, upper], axis=1).astype(np.int32)
-    return indices, weight.astype("float32" if dtype == "float32" else "int32")
-
-
-def _rounded_function(
-    op: str, inputs: np.ndarray, input_scale: np.float32, output_scale: np.float32
-) -> np.ndarray:
-    """LUTPopulateInt8, internal/common.h: float32 throughout."""
     reals = input_scale * inputs.astype(np.float32)
-    if op == "TANH":
-        reals = _libm("tanhf", reals)
-    else:
-        reals = np.float32(1) / (np.float32(1) + _libm("expf", -reals))
-    return round_half_away(reals * (np.float32(1) / output_scale)).astype(np.int64)
+    match op:
+        case "TANH":
+            reals = _libm("tanhf", reals)
+        case "EXP":
+            reals = _libm("expf", reals)
+        case "LOG":
+            logarithms = _libm("logf", np.where(reals > 0, reals, np.float32(1)))
+            reals = np.where(reals > 0, logarithms, np.float32(lowest))
+        case _:
+            reals = np.float32(1) / (np.float32(1) + _libm("expf", -reals))
+    outputs = round_half_away(reals * (np.float32(1) / output_scale))
+    if np.abs(outputs).max() >= 2.0**30:
+        raise ModelError(f"results of {op} overflow at the scales {input_scale}, {output_scale}")
+    return outputs.astype(np.int64)
+
+
+def _inverse_roots(
+    inputs: np.ndarray, input_scale: np.float32, output_scale: np.float32
+) -> np.ndarray:
+    """RsqrtEvalQuantizedInt8, elementwise.cc; inputs that are not positive give anything."""
+    real = 1.0 / float(np.sqrt(input_scale) * output_scale)
+    mantissa, shift = quantize_multiplier(real)
+    roots = [_inverse_root(max(int(value), 1)) for value in inputs]
+    # 20 fractional bits between the two multiplications.
+    data = [
+        int(multiply_by_quantized_multiplier(1, root.mantissa, root.shift + 20)) for root in roots
+    ]
+    return multiply_by_quantized_multiplier(np.array(data), mantissa, shift - 20)
+
+
+def _inverse_root(value: int) -> Multiplier:
+    """1 / sqrt(value) of a positive int32 below 2^29.
+
+    GetInvSqrtQuantizedMultiplierExp, internal/common.h, with its reverse_shift of -1: five steps of
+    Newton-Raphson from 1, in Q3.28.
+    """
+    if value <= 1:
+        return Multiplier(INT32_MAX, 0)
+    pairs = (32 - value.bit_length() - 1) // 2 - 1
+    shift = 11 - pairs
+    halved = (value << 2 * pairs) >> 1
+    half = int(rounding_divide_by_power_of_two(halved, 1))
+    x = 1 << 28
+    for _ in range(5):
+        square = _doubling_high_multiply(x, x)
+        cube = int(_saturating_shift_left(_doubling_high_multiply(square, x), 6))
+        difference = _doubling_high_multiply(3 << 27, x) - _doubling_high_multiply(half, cube)
+        x = int(_saturating_shift_left(difference, 3))
+    x = int(_doubling_high_multiply(x, 1518500250))  # 1 / sqrt(2)
+    if shift < 0:
+        x, shift = x << -shift, 0
+    return Multiplier(x, -shift)
 
 
 def _libm(name: str, values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Element-wise functions of one 8-bit tensor, as tables over its 256 values.
 
-ABS, TANH, LOGISTIC, RELU, RELU6, LEAKY_RELU, HARD_SWISH.
+ABS, TANH, LOGISTIC, EXP, LOG, RSQRT, RELU and its like, LEAKY_RELU, HARD_SWISH.
 """
 
 import numpy as np
@@ -18,16 +18,29 @@ lookup = integer_op("lookup", lambda shapes, attrs: (shapes[0], attrs["dtype"]))
 Attrs: function names what the table computes; dtype is the table's.
 """
 
-_CLAMPS = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
+_CLAMPS = {
+    (0.0, np.inf): "RELU",
+    (0.0, 6.0): "RELU6",
+    (-1.0, 1.0): "RELU_N1_TO_1",
+    (0.0, 1.0): "RELU_0_TO_1",
+}
+_FUNCTIONS = {
+    "relax.abs": "ABS",
+    "relax.tanh": "TANH",
+    "relax.sigmoid": "LOGISTIC",
+    "relax.exp": "EXP",
+    "relax.log": "LOG",
+    "relax.rsqrt": "RSQRT",
+    "relax.nn.leakyrelu": "LEAKY_RELU",
+}
 
 
-@restores("relax.abs", "relax.tanh", "relax.sigmoid", "relax.nn.leakyrelu")
+@restores(*_FUNCTIONS)
 def _restore_function(region: Region) -> relax.Expr | None:
     name = region.call.op.name
-    functions = {"relax.abs": "ABS", "relax.tanh": "TANH", "relax.sigmoid": "LOGISTIC"}
     alpha = float(region.call.attrs.alpha) if name == "relax.nn.leakyrelu" else 0.0
     x = region.operand(region.call.args[0])
-    return None if x is None else _table(region, x, functions.get(name, "LEAKY_RELU"), alpha)
+    return None if x is None else _table(region, x, _FUNCTIONS[name], alpha)
 
 
 @restores("relax.dequantize")

@@ -2,7 +2,7 @@
 
 from tvm.script import tirx as T
 
-from mcuforge.exact import arithmetic
+from mcuforge.exact import bilinear
 from mcuforge.tir.channels import Channelwise
 from mcuforge.tir.integer_op import Traits, integer_op
 from mcuforge.tir.registry import Kernel, Operation, kernel
@@ -21,8 +21,8 @@ def _scalar(operation: Operation) -> Kernel:
     attrs, (n, height, width, channels) = operation.attrs, operation.args[0].shape
     dtype, (out_h, out_w) = operation.out.dtype, attrs["size"]
     rule = attrs["align_corners"], attrs["half_pixel_centers"], dtype
-    rows, downs = arithmetic.bilinear_positions(height, out_h, *rule)
-    columns, alongs = arithmetic.bilinear_positions(width, out_w, *rule)
+    rows, downs = bilinear.positions(height, out_h, *rule)
+    columns, alongs = bilinear.positions(width, out_w, *rule)
     real = dtype == "float32"
     wide = "float32" if real else "int32"
     one = T.float32(1) if real else T.int32(1024)

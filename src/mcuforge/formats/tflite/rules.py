@@ -142,6 +142,14 @@ def _weighted(channels: int, dense: bool) -> Broken:
     return broken
 
 
+def _root(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
+    """LiteRT ends an inference that takes the root of a negative number."""
+    reason = _per_tensor(operands, results)
+    if not reason and operands[0].dtype == "int8" and operands[0].zero_points.sum() != -128:
+        return f"has operand '{operands[0].name}' of zero point {operands[0].zero_points.sum()}"
+    return reason
+
+
 def _transposed(operands: Sequence[Tensor], results: Sequence[Tensor]) -> str:
     """The rule of a convolution; its operands are the result's shape, weights, input and bias."""
     shape, weights, x, *bias = operands
@@ -190,6 +198,7 @@ SOFTMAX = Rule(
     "one scale each, that of the result is 1/256, its zero point the smallest value",
     _fixed_scale(1e-3, {"int8": -128, "uint8": 0}),
 )
+ROOT = Rule("one scale each; that of the operand has the smallest value for zero point", _root)
 CONVOLVED = Rule(
     "one scale each; int8 weights one scale per output channel too, of either sign, zero point 0",
     _weighted(0, dense=False),

@@ -312,12 +312,14 @@ SUPPORTED: dict[str, Support] = {
         constant=(1,),
         kind="Gather",
     ),
+    "EXP": replace(_FUNCTION, types=_unary("float32", "int8"), kind="Exp"),
     "GREATER": replace(_COMPARISON, kind="Greater"),
     "GREATER_EQUAL": replace(_COMPARISON, kind="GreaterEqual"),
     "HARD_SWISH": replace(_FUNCTION, kind="HardSwish"),
     "LEAKY_RELU": replace(_FUNCTION, options={"alpha": None}, kind="LeakyRelu"),
     "LESS": replace(_COMPARISON, kind="Less"),
     "LESS_EQUAL": replace(_COMPARISON, kind="LessEqual"),
+    "LOG": replace(_FUNCTION, types=_unary("float32", "int8")),
     "LOGICAL_AND": Support(_binary("bool"), rules.COPIED, ranks=(0, 4), kind="LogicalAnd"),
     "LOGICAL_NOT": Support(_unary("bool"), rules.COPIED, kind="LogicalNot"),
     "LOGICAL_OR": Support(_binary("bool"), rules.COPIED, ranks=(0, 4), kind="LogicalOr"),
@@ -373,6 +375,7 @@ SUPPORTED: dict[str, Support] = {
     ),
     "RELU": _FUNCTION,
     "RELU6": _FUNCTION,
+    "RELU_0_TO_1": _FUNCTION,
     "RELU_N1_TO_1": _FUNCTION,
     "RESHAPE": Support(
         _moving("int32?"), rules.COPIED, options={"newShape": None}, constant=(1,), kind="Reshape"
@@ -404,6 +407,7 @@ SUPPORTED: dict[str, Support] = {
         constant=(1, 2),
         kind="Slice",
     ),
+    "RSQRT": replace(_FUNCTION, types=_unary("float32", "int8"), rule=rules.ROOT),
     "SOFTMAX": replace(
         _FUNCTION,
         rule=rules.SOFTMAX,
