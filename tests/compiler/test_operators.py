@@ -145,3 +145,20 @@ def test_padding_with_what_would_be_rounded_is_refused(fill: int, tmp_path: Path
     path.write_bytes(graph.build(graph.op("PADV2", [x, widths, value], Spec((1, 6), "int64"))))
     with pytest.raises(ModelError, match=f"operator PADV2 .*cannot pad with {fill}"):
         compile_model(path, "model", Target.parse("host-c"), 1, tmp_path / "model.tar")
+
+
+def test_a_single_negative_scale_names_a_dimension(tmp_path: Path) -> None:
+    # A depthwise convolution of one channel: quantized per channel, with one scale.
+    graph = Graph()
+    x = graph.input(Spec((1, 2, 2, 1), "int8", 0.5, 0))
+    weights = np.int8([3, -1, 5, 127]).reshape(1, 2, 2, 1)
+    weight = graph.constant(weights, [-0.25], [0], 3)
+    bias = graph.constant(np.int32([40]), [-0.125], [0])
+    options = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "depth_multiplier": 1}
+    y = graph.op(
+        "DEPTHWISE_CONV_2D", [x, weight, bias], Spec((1, 1, 1, 1), "int8", 16, 3), **options
+    )
+    model = graph.build(y)
+    values = np.int8([100, -7, 33, -128]).reshape(1, 2, 2, 1)
+    (results,) = batch.run([batch.Job(model, "cortex-m7-c", 4, [values])], tmp_path, SANITIZED)
+    assert_same("DEPTHWISE_CONV_2D", results, answer(model, [values]))

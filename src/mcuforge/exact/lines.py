@@ -78,7 +78,8 @@ def lines(requantization: Requantization, limits: tuple[int, int], bound: int) -
         exact = _search(steps, requantization.scale, bound, 62 - bound.bit_length())
     if exact is None:
         raise ModelError(
-            f"no integer requantization is exact for all the scales {list(requantization.scale)}"
+            "no integer requantization is exact for all the scales "
+            f"{requantization.scale.min():g} to {requantization.scale.max():g}"
         )
     return exact
 

@@ -185,3 +185,4 @@ def _replace_operand(
     node.operator.inputs[place] = index = graph.copy_tensor(old)
     graph.set_value(index, value.astype(graph.tensor(old).dtype))
     graph.set_quantization(index, scales, np.zeros(scales.shape, np.int64), axis)
+    _quantize_alike(graph, index)  # a single scale has no dimension
