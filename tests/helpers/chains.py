@@ -76,6 +76,14 @@ _KINDS: dict[str, tuple[list[tuple[int, ...]], _Apply]] = {
     "average_pool": ([(1, 8, 8, 4)], _pool("AVERAGE_POOL_2D", _spec(1, 4, 4, 4), 2, 2)),
     "concatenation": ([(1, 32, 1)] * 2, _op("CONCATENATION", _spec(1, 32, 2), axis=2)),
     "concatenation_1d": ([(16,)] * 2, _op("CONCATENATION", _spec(32), axis=0)),
+    "concatenation_runs": (
+        [(1, 4, 4, 15), (1, 4, 4, 17)],
+        _op("CONCATENATION", _spec(1, 4, 4, 32), axis=3),
+    ),
+    "concatenation_words": (
+        [(1, 4, 4, 16), (1, 4, 4, 24)],
+        _op("CONCATENATION", _spec(1, 4, 4, 40), axis=3),
+    ),
     "conv2d": ([(1, 6, 6, 4)], _conv2d(8, 3, 3, 4, image=(6, 6, 4))),
     "conv2d_1d": ([(1, 1, 16, 4)], _conv2d(8, 1, 3, 4, image=(1, 16, 4))),
     "conv2d_pointwise": ([(1, 4, 4, 16)], _conv2d(16, 1, 1, 16, image=(4, 4, 16))),
@@ -93,17 +101,34 @@ _KINDS: dict[str, tuple[list[tuple[int, ...]], _Apply]] = {
     "pack": ([(16,)] * 2, _op("PACK", _spec(16, 2), axis=1, values_count=2)),
     "pad": ([(1, 4, 4, 4)], _op("PAD", _spec(1, 6, 6, 4), [[0, 0], [1, 1], [1, 1], [0, 0]])),
     "pad_channels": ([(1, 16, 1)], _op("PAD", _spec(1, 16, 2), [[0, 0], [0, 0], [0, 1]])),
+    "pad_rows": (
+        [(1, 4, 8, 20)],
+        _op("PAD", _spec(1, 7, 11, 20), [[0, 0], [1, 2], [2, 1], [0, 0]]),
+    ),
     "requantize": ([(1, 32)], _op("QUANTIZE", Spec((1, 32), "int8", 0.05, -9))),
     "resize": (
         [(1, 4, 4, 2)],
         _op("RESIZE_NEAREST_NEIGHBOR", _spec(1, 8, 8, 2), [8, 8]),
     ),
+    "resize_pixels": (
+        [(1, 4, 4, 24)],
+        _op("RESIZE_NEAREST_NEIGHBOR", _spec(1, 8, 8, 24), [8, 8]),
+    ),
+    "resize_unevenly": (
+        [(1, 4, 4, 24)],
+        _op("RESIZE_NEAREST_NEIGHBOR", _spec(1, 7, 5, 24), [7, 5]),
+    ),
     "softmax": ([(1, 12)], _op("SOFTMAX", Spec((1, 12), "int8", 1 / 256, -128), beta=1.0)),
     "split": ([(1, 32, 2)], _split),
     "strided_slice": ([(1, 32)], _op("STRIDED_SLICE", _spec(1, 16), [0, 0], [1, 32], [1, 2])),
     "strided_slice_1d": ([(32,)], _op("STRIDED_SLICE", _spec(20), [5], [25], [1])),
+    "strided_slice_rows": (
+        [(1, 8, 64)],
+        _op("STRIDED_SLICE", _spec(1, 8, 40), [0, 0, 1], [1, 8, 41], [1, 1, 1]),
+    ),
     "sub": ([(1, 32)] * 2, _op("SUB", _spec(1, 32))),
     "transpose": ([(2, 16)], _op("TRANSPOSE", _spec(16, 2), [1, 0])),
+    "transpose_rows": ([(3, 5, 20)], _op("TRANSPOSE", _spec(5, 3, 20), [1, 0, 2])),
     "transpose_image": (
         [(1, 4, 4, 3)],
         _op("TRANSPOSE", _spec(1, 3, 4, 4), [0, 3, 1, 2]),

@@ -478,6 +478,8 @@ def _written_arguments(value: ir.Expr) -> list[ir.Expr]:
     if not isinstance(value, ir.Call):
         return [value]
     name = str(value.args[0].value) if getattr(value.op, "name", "") in _EXTERN_CALLS else ""
+    if name == "memcpy":
+        return [value.args[1]]
     entry = INSTRUCTIONS.get(name.removeprefix(C_PREFIX)) if name.startswith(C_PREFIX) else None
     if entry is None or not entry.writes:
         return [value]

@@ -8,6 +8,7 @@ import tvm
 import tvm_ffi
 from tvm import ir, tirx
 from tvm.script import tirx as T
+from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 from mcuforge.codegen.c import MATH
 from mcuforge.codegen.lower import LoweredKernel
@@ -108,6 +109,10 @@ def _legal(body: tirx.Stmt, symbol: str) -> tirx.Stmt:
                     return instruction.llvm(*expr.args[1:])
                 exported = f"{symbol}_{instruction.name}"
                 return T.call_extern(instruction.result, exported, *expr.args[1:])
+            if function == "memcpy":
+                # Small copies become loads and stores.
+                number = llvm_lookup_intrinsic_id("llvm.memcpy")
+                return T.call_llvm_intrin("void", T.uint32(number), *expr.args[1:], T.bool(False))
         elif name == "tirx.likely":
             return expr.args[0]
         elif name == "tirx.rsqrt":

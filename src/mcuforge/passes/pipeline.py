@@ -8,6 +8,7 @@ from mcuforge.errors import ModelError, located
 from mcuforge.passes.dead_channels import RemoveDeadChannels
 from mcuforge.passes.fold_zero_points import FoldZeroPoints
 from mcuforge.passes.fuse_pad import FusePad
+from mcuforge.passes.moves import MovePieces
 from mcuforge.passes.restore_integers import RestoreIntegers
 from mcuforge.passes.select_kernels import select_kernels
 from mcuforge.passes.views import ViewReshapes
@@ -42,6 +43,7 @@ def optimize(mod: tvm.IRModule, target: Target, opt_level: int) -> tvm.IRModule:
         RemoveDeadChannels(),
         FoldZeroPoints(),
         ViewReshapes(),
+        MovePieces(),
     ]
     passes += [
         relax.transform.LegalizeOps({"relax.sigmoid": _legalize_sigmoid}),

@@ -118,5 +118,10 @@ def address(buffer: tirx.Var, index: ir.Expr | int) -> ir.Expr:
     return T.address_of(buffer[index])
 
 
+def copy_bytes(to: ir.Expr, source: ir.Expr, count: int) -> ir.Expr:
+    """C's ``memcpy``: between two pointers, which may not overlap."""
+    return T.call_extern("void", "memcpy", to, source, T.int32(count))
+
+
 def lesser(a: ir.Expr, b: int) -> ir.Expr:
     return T.min(a, T.int32(b))

@@ -210,13 +210,15 @@ class _Converter(ChoosingConverter, ComputingConverter):
     def convert_resize_nearest_neighbor(self, op: tflite.Operator) -> relax.Expr:
         # Relax's resize2d rounds coordinates its own way.
         source, size = self.get_input_tensors(op)
+        height, width = self.get_tensor_value(size)
         options = options_of(op, tflite.ResizeNearestNeighborOptions)
         return resize_nearest(
             self.get_tensor_expr(source),
-            size=[int(extent) for extent in self.get_tensor_value(size)],
-            align_corners=options.AlignCorners(),
-            half_pixel_centers=options.HalfPixelCenters(),
-            dtype=self.get_tensor_type_str(source.tensor.Type()),
+            tuple(int(extent) for extent in self.get_tensor_shape(source)),
+            (int(height), int(width)),
+            options.AlignCorners(),
+            options.HalfPixelCenters(),
+            self.get_tensor_type_str(source.tensor.Type()),
         )
 
     def convert_qnn_fused_activation_function(

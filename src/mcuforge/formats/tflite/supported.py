@@ -396,7 +396,7 @@ SUPPORTED: dict[str, Support] = {
         options={"alignCorners": None, "halfPixelCenters": None},
         constant=(1,),
         kind="ResizeNearestNeighbor",
-        integer=("resize_nearest",),
+        integer=("move",),
     ),
     "SELECT": replace(_SELECTION, kind="Select"),
     "SELECT_V2": replace(_SELECTION, kind="SelectV2"),

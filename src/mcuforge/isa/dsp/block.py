@@ -1,5 +1,7 @@
 """What the blocks of the DSP extension share: how they are declared, and requantization."""
 
+from collections.abc import Sequence
+
 from tvm import ir, tirx
 from tvm.script import tirx as T
 
@@ -19,7 +21,7 @@ OPAQUE = '__asm("" : "+r"(in), "+r"(out));'
 
 def block(
     name: str, pointers: str, numbers: str, writes: str, definition: tirx.PrimFunc, c: str,
-    *, shared: bool = True,
+    *, shared: bool = True, feature: str = FEATURE,
 ) -> Instruction:  # fmt: skip
     """Declare a block: a C function that writes memory and returns nothing.
 
@@ -31,11 +33,12 @@ def block(
         definition: what it computes.
         c: its C, over the operands.
         shared: whether it is one C function that is not inlined.
+        feature: of the cores that have its instructions.
     """
     params = [(p, "handle") for p in pointers.split()] + [(n, "int32") for n in numbers.split()]
     return instruction(
         name=name,
-        feature=FEATURE,
+        feature=feature,
         result="void",
         params=tuple(params),
         definition=definition,
@@ -51,10 +54,13 @@ def join(*parts: object) -> str:
     return "_".join(str(part) for part in parts if part != "")
 
 
-def assembly(pointers: str, numbers: str, writes: str, lines: list[str]) -> str:
+def assembly(
+    pointers: str, numbers: str, writes: str, lines: list[str], vectors: Sequence[str] = ()
+) -> str:
     """C of a block that is all assembly; its operands, as for ``block``, are in r0 to r3.
 
-    The instructions may change r0 to r3, r12, the flags and memory, and save what else they change.
+    The instructions may change r0 to r3, r12, the flags, memory and ``vectors``, and save what else
+    they change.
     """
     types = ["void *" if p == writes else "const void *" for p in pointers.split()]
     types += ["int32_t "] * len(numbers.split())
@@ -65,7 +71,9 @@ def assembly(pointers: str, numbers: str, writes: str, lines: list[str]) -> str:
         for r, dtype, name in zip(registers, types, names, strict=False)
     ]
     operands = ", ".join(f'"+r"({r})' for r in registers[: len(names)])
-    clobbers = ", ".join(f'"{c}"' for c in (*registers[len(names) :], "r12", "cc", "memory"))
+    clobbers = ", ".join(
+        f'"{c}"' for c in (*registers[len(names) :], *vectors, "r12", "cc", "memory")
+    )
     text = "\n".join(f'    "{line}\\n"' for line in lines)
     statement = f"__asm volatile(\n{text}\n    : {operands}\n    :\n    : {clobbers});"
     return "\n".join([*declarations, statement])
