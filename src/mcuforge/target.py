@@ -57,7 +57,8 @@ class Core:
         features: instruction set features kernels may rely on:
             ``dsp``, the DSP extension of ARMv7E-M and ARMv8-M (SMLAD, SXTB16, SSAT...);
             ``helium``, integer Helium of ARMv8.1-M, which GCC and LLVM call mve;
-            ``fp``, a floating point unit of single precision.
+            ``fp``, a floating point unit of single precision;
+            ``registers``, 31 general registers where others have 13.
         gcc: the first version of GCC that knows it, where that is newer than Debian 12's.
         library_core: a core of the same instruction set that Debian 12's GCC has libraries for,
             where it has none for this one.
@@ -101,6 +102,7 @@ _RV32 = Family(
 )
 _DSP = frozenset({"dsp", "fp"})
 _HELIUM = frozenset({"dsp", "fp", "helium"})
+_REGISTERS = frozenset({"registers"})
 CORES = {
     "cortex-m0": Core(_CORTEX_M, "thumbv6m"),
     "cortex-m0plus": Core(_CORTEX_M, "thumbv6m"),
@@ -113,6 +115,7 @@ CORES = {
     "rv32imc": Core(
         _RV32,
         "riscv32",
+        _REGISTERS,
         llvm="generic-rv32",
         attributes=("+m", "+c"),
         emulated="rv32,a=off,f=off,d=off,zba=off,zbb=off,zbc=off,zbs=off",
@@ -120,6 +123,7 @@ CORES = {
     "rv32imac_zba_zbb": Core(
         _RV32,
         "riscv32",
+        _REGISTERS,
         library_core="rv32imc",
         llvm="generic-rv32",
         attributes=("+m", "+a", "+c", "+zba", "+zbb"),

@@ -22,7 +22,7 @@ from mcuforge.exact import arithmetic
 from mcuforge.formats.tflite.oracle import evaluate
 from mcuforge.isa.dsp import dot
 from mcuforge.kernels.dsp import requantize as armv7em_requantize
-from mcuforge.kernels.dsp.requantize import HighWord, high_word
+from mcuforge.kernels.requantize import HighWord, high_word
 from mcuforge.target import Target
 from mcuforge.tir.registry import Operand, Operation
 

@@ -18,7 +18,7 @@ from mcuforge.target import Target
 
 OPERATORS = [(op, dtype) for op, (_, dtypes) in strategies.OPERATORS.items() for dtype in dtypes]
 DEMANDING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "NETWORK")
-TARGETS = ("host-c", "cortex-m7-c", "cortex-m55-c")
+TARGETS = ("host-c", "rv32imc-c", "cortex-m7-c", "cortex-m55-c")
 # Reads and writes out of bounds and undefined arithmetic end the program.
 SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 

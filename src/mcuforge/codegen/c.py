@@ -191,7 +191,16 @@ class _Function:
         for name in (self._names[param] for param in reversed(self._kernel.func.params)):
             if not re.search(rf"\b{name}\b", body):
                 body = f"    (void){name};\n{body}"
-        return f"static TVMGEN_KERNEL {signature} {{\n{body}\n}}\n"
+        return f"{self._gcc_options()}static TVMGEN_KERNEL {signature} {{\n{body}\n}}\n"
+
+    def _gcc_options(self) -> str:
+        """Lines that tell GCC what the kernel's attribute ``mcuforge.gcc`` says."""
+        attrs = self._kernel.func.attrs
+        if not attrs or "mcuforge.gcc" not in attrs:
+            return ""
+        options = ", ".join(f'"{option}"' for option in attrs["mcuforge.gcc"])
+        attribute = f"__attribute__((optimize({options})))"
+        return f"#if defined(__GNUC__) && !defined(__clang__)\n{attribute}\n#endif\n"
 
     def portable(self, entry: Instruction) -> str:
         """The statements of an instruction's C function."""

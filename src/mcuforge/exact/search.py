@@ -17,7 +17,7 @@ These formulas are searched for, each where its instructions are:
 
 - a *line*, ``(acc * m + addend) >> shift`` in 64 bits: ``exact.lines``;
 - a *high line*, ``(high(acc * m) + addend) >> shift``: ``kernels.helium.common``;
-- a *high word*, ``(((acc + bias) * m >> 32) + c) >> shift``: ``kernels.dsp.requantize``;
+- a *high word*, ``(((acc + bias) * m >> 32) + c) >> shift``: ``kernels.requantize``;
 - an *affine* sum of two operands, ``(a x + b y + c) >> shift``, below.
 """
 

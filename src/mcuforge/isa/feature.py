@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature as C code sees it; the names are those of ``target.FEATURES``.
+    """A feature as C code sees it; the names are those of ``target.FEATURES``, and ``scalar`` for
+    what needs none.
 
     Attributes:
         macro: the compiler defines it where the feature is there.
@@ -21,6 +22,7 @@ class Feature:
 
 
 FEATURES = {
+    "scalar": Feature("__GNUC__"),
     "dsp": Feature("__ARM_FEATURE_DSP"),
     "helium": Feature(
         "__ARM_FEATURE_MVE",

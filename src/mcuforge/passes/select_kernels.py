@@ -45,6 +45,8 @@ def select_kernels(level: int, features: frozenset[str]) -> tvm.transform.Pass:
                 },
             }
         )
+        if kernel.gcc:
+            func = func.with_attr("mcuforge.gcc", list(kernel.gcc))
         args = [
             relax.const(arg, str(arg.dtype)) if isinstance(arg, np.ndarray) else value.args[arg]
             for arg in kernel.args

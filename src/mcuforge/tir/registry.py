@@ -74,11 +74,14 @@ class Kernel:
             the operand before it writes the same bytes says SAME_PLACE; one that passes over the
             operand again after its first write says nothing. The compiler keeps the order of loads
             and stores as written, so a kernel may load earlier than it declares, but never later.
+        gcc: what GCC is told for this function, as in ``no-schedule-insns``: without it, it makes
+            slow code of it.
     """
 
     func: tirx.PrimFunc
     args: tuple[int | np.ndarray, ...]
     inplace: dict[int, int] = field(default_factory=dict)
+    gcc: tuple[str, ...] = ()
 
 
 KernelBuilder = Callable[[Operation], Kernel | None]

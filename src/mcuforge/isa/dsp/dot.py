@@ -20,7 +20,7 @@ Example: weights (1, 2) and inputs (3, 4) have b = -123 and a = 768 + 123 = 891,
 513 * -123 + 1 * 891 = -62208 = 256 * (1 * 3 + 2 * (4 - 127)).
 
 **Requantization.** ``ssat8((smmul(acc, m) + c) >> s)``, or SMMLA with c, where m, c, s and the bias
-inside acc are solved for at compile time (see ``kernels.dsp.requantize``). Where the rounding
+inside acc are solved for at compile time (see ``kernels.requantize``). Where the rounding
 depends on the sign, ``acc += acc >= 0 ? q : 0`` goes first (BIC and ADD). Without the factor of 256
 constants that good are rare; there it is one long multiplication, as at the levels below.
 """

@@ -17,8 +17,8 @@ from tvm.tirx.script import builder as T
 
 from mcuforge.isa.dsp import dot, widen
 from mcuforge.isa.instruction import Instruction
-from mcuforge.kernels.dsp.common import clamp_results, is_int8
-from mcuforge.kernels.dsp.requantize import HighWord, LongProduct, high_word, long_product
+from mcuforge.kernels.dsp.common import clamp_results
+from mcuforge.kernels.requantize import HighWord, LongProduct, high_word, is_int8, long_product
 from mcuforge.tir import inplace
 from mcuforge.tir.function import Function, address, lesser
 from mcuforge.tir.geometry import Geometry

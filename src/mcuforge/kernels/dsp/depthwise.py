@@ -13,8 +13,8 @@ import numpy as np
 
 from mcuforge.isa.dsp import depthwise, widen
 from mcuforge.isa.instruction import Instruction
-from mcuforge.kernels.dsp.common import clamp_results, is_int8
-from mcuforge.kernels.dsp.requantize import HighWord, high_word
+from mcuforge.kernels.dsp.common import clamp_results
+from mcuforge.kernels.requantize import HighWord, high_word, is_int8
 from mcuforge.tir.function import Function, address
 from mcuforge.tir.geometry import Geometry
 from mcuforge.tir.registry import SAME_PLACE, Kernel, Operand, Operation, kernel

@@ -13,8 +13,8 @@ from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
 from mcuforge.isa.dsp import widen, winograd
-from mcuforge.kernels.dsp.common import clamp_results, is_int8
-from mcuforge.kernels.dsp.requantize import HighWord, high_word
+from mcuforge.kernels.dsp.common import clamp_results
+from mcuforge.kernels.requantize import HighWord, high_word, is_int8
 from mcuforge.tir import inplace
 from mcuforge.tir.function import Function, address, lesser
 from mcuforge.tir.geometry import Geometry

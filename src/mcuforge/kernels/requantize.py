@@ -33,6 +33,16 @@ _LARGEST_Q = (1 << 20) - 1
 _LARGEST_SHIFT = 22
 
 
+def is_int8(operation: Operation) -> bool:
+    """Whether input, weights and result are int8, and the weights known and symmetric."""
+    x, weight = operation.args[:2]
+    return (
+        x.dtype == weight.dtype == operation.out.dtype == "int8"
+        and weight.value is not None
+        and operation.attrs["weight_zero_point"] == 0
+    )
+
+
 @dataclass(frozen=True)
 class HighWord:
     """Constants of the formula above.

@@ -1,0 +1,1 @@
+"""Kernels in plain C for cores without SIMD: blocks that keep registers busy."""
