@@ -23,6 +23,8 @@ FILES = {
     "scalar_O0.c": ("host-c", 0),
     "scalar_O1.c": ("host-c", 1),
     "scalar_O2.c": ("host-c", 2),
+    "scalar_O3.c": ("cortex-m3-c", 3),
+    "registers_O3.c": ("rv32imc-c", 3),
     "dsp_O4.c": ("cortex-m7-c", 4),
     "helium_O4.c": ("cortex-m55-c", 4),
     "helium_O4_llvm.c": ("cortex-m55-llvm", 4),

@@ -26,8 +26,8 @@ Options that are not named must have their defaults. int32 beside other types is
 shape or the like.
 
 Under kernels are the opt_levels at which kernels for integers are declared: for every core, and
-for cores with a feature. A layer gets that of the highest level up to its own that suits its shape
-and scales.
+for cores with a feature; scalar is for those without. A layer gets that of the highest level up to
+its own that suits its shape and scales.
 
 {features}
 
@@ -45,6 +45,8 @@ def document() -> str:
 
 def _cores(feature: str) -> list[str]:
     """The cores whose best kernels are those for a feature: Helium comes before DSP."""
+    if feature == "scalar":
+        return [name for name, core in CORES.items() if not core.features & set(FEATURES)]
     better = {f for d in KERNELS.declarations if feature in d.needs for f in d.unless}
     return [name for name, c in CORES.items() if feature in c.features and not better & c.features]
 
@@ -54,7 +56,8 @@ def _kernels(integer: str) -> str:
     levels: dict[str, set[int]] = {}
     for declared in KERNELS.declarations:
         if declared.op == integer:
-            where = ", ".join(sorted(declared.needs)) or "every core"
+            where = ", ".join(sorted(declared.needs & set(FEATURES)))
+            where = where or ("scalar" if declared.unless else "every core")
             levels.setdefault(where, set()).add(declared.opt_level)
     return "; ".join(
         f"{where} {', '.join(map(str, sorted(levels[where])))}"
