@@ -419,3 +419,15 @@ def test_the_command_writes_projects(tmp_path, archive, monkeypatch, capsys):
     arguments = ["project", "--platform", "baremetal", "--board", "nucleo_h743zi"]
     assert cli.main([*arguments, str(archive), str(tmp_path / "x")]) == 1
     assert "use --platform zephyr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("platform", ["zephyr", "baremetal"])
+def test_a_project_that_fails_leaves_nothing(tmp_path, archive, platform, capsys):
+    bad, projects = tmp_path / "bad.tar", tmp_path / "projects"
+    bad.write_bytes(archive.read_bytes()[:700])
+    projects.mkdir()
+    board = {"zephyr": "ek_ra8m1", "baremetal": "mps2_an500"}[platform]
+    arguments = ["project", "--platform", platform, "--board", board]
+    assert cli.main([*arguments, str(bad), str(projects / "app")]) == 1
+    assert "is not a Model Library Format archive" in capsys.readouterr().err
+    assert list(projects.iterdir()) == []

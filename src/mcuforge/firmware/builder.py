@@ -1,7 +1,9 @@
 """Builds and generates firmware, whatever the platform of its board."""
 
+import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mcuforge import files, toolchains
@@ -9,7 +11,7 @@ from mcuforge.boards import Board
 from mcuforge.errors import ConfigError
 from mcuforge.firmware import baremetal, stack, zephyr
 from mcuforge.firmware import project as projects
-from mcuforge.firmware.project import Order, Project, Purpose
+from mcuforge.firmware.project import Order, Purpose
 from mcuforge.results.columns import Size
 
 _PLATFORMS = {"baremetal": baremetal, "zephyr": zephyr}
@@ -33,39 +35,56 @@ def build(order: Order, elf: Path, size: Path, project: Path | None = None) -> S
     if project is None:
         with tempfile.TemporaryDirectory(prefix="mcuforge-") as directory:
             return _build(order, elf, size, Path(directory).resolve())
-    return _build(order, elf, size, _empty(project))
+    root = _empty(project)
+    root.mkdir(parents=True, exist_ok=True)
+    return _build(order, elf, size, root)
 
 
 def generate(
     archive: Path, directory: Path, board: Board | None, toolchain: str, purpose: Purpose
-) -> Project:
+) -> None:
     """Write a project to keep: of the board's platform, or for every board Zephyr knows.
 
     Args:
         archive: the compiled model, a Model Library Format tar.
-        directory: empty or absent.
+        directory: empty or absent; it is there completely or not at all.
         board: None for a Zephyr application.
         toolchain: what a bare-metal project is set up for.
 
     Raises ConfigError, ModelError and ToolError as `build` does.
     """
-    if board is None or board.platform == "zephyr":
-        facts = board or Board
-        return zephyr.generate(
-            archive,
-            _empty(directory),
-            purpose,
-            vendor=facts.vendor,
-            stack_bytes=facts.stack_bytes,
-        )
-    board.target(toolchain)
-    tools = toolchains.toolchain(toolchain, board.core)
-    return projects.generate(archive, board, tools, _empty(directory), purpose)
+    if board is not None and board.platform != "zephyr":
+        board.target(toolchain)
+        tools = toolchains.toolchain(toolchain, board.core)
+    with _new(directory) as root:
+        if board is None or board.platform == "zephyr":
+            facts = board or Board
+            vendor, stack = facts.vendor, facts.stack_bytes
+            zephyr.generate(archive, root, purpose, vendor=vendor, stack_bytes=stack)
+        else:
+            projects.generate(archive, board, tools, root, purpose)
+
+
+@contextlib.contextmanager
+def _new(directory: Path) -> Iterator[Path]:
+    """A directory whose content becomes that of `directory` when the block succeeds, else goes."""
+    directory = _empty(directory)
+    there = directory.exists()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    place = None if there else directory.parent
+    with tempfile.TemporaryDirectory(prefix=".mcuforge-", dir=place) as temporary:
+        made = Path(temporary, directory.name)
+        made.mkdir()
+        yield made
+        if there:  # it stays itself: a shell may be in it
+            shutil.copytree(made, directory, dirs_exist_ok=True)
+        else:
+            made.replace(directory)
 
 
 def _empty(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
+    """The absolute path of a directory that is not there or has nothing in it."""
+    if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory} is not empty", "name a directory that does not exist yet")
     return directory.resolve()
 
