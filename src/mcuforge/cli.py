@@ -68,7 +68,7 @@ def _compile(arguments: argparse.Namespace) -> None:
     from mcuforge.compiler import compile_model
     from mcuforge.target import Target
 
-    name = arguments.name or arguments.file.stem
+    name = arguments.file.stem if arguments.name is None else arguments.name
     output = arguments.output or Path(f"{name}.tar")
     target = Target.parse(arguments.target)
     with files.atomic(output) as temporary:

@@ -104,6 +104,23 @@ def test_an_output_that_cannot_be_written_is_named(
     assert capsys.readouterr().err == f"mcuforge: error: {tmp_path / 'out'}: Is a directory\n"
 
 
+def test_an_empty_name_is_not_the_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = str(registered(tmp_path).with_name("tiny.tflite"))
+    output = tmp_path / "tiny.tar"
+    assert cli.main(["compile", model, "--name", "", "-o", str(output)]) == 1
+    assert "--name" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_an_archive_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    archive = tmp_path / "nothere.tar"
+    assert cli.main(["project", str(archive), str(tmp_path / "project")]) == 1
+    wanted = f"mcuforge: error: cannot read {archive}: No such file or directory\n"
+    assert capsys.readouterr().err == wanted
+
+
 @pytest.mark.parametrize(
     ("command", "slow"),
     [

@@ -150,13 +150,15 @@ def read(path: Path) -> Archive:
     """Read an archive, trusting nothing in it.
 
     Raises:
-        ModelError: not a complete tar, too large, anything but plain files with plain names, or
-            metadata that is no Model Library Format of this version.
+        ModelError: not there, not a complete tar, too large, anything but plain files with plain
+            names, or metadata that is no Model Library Format of this version.
     """
     try:
         members = _members(path)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     # tarfile follows a chain of extended headers by recursion.
-    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not a Model Library Format archive: {error}") from error
     try:
         metadata = json.loads(members.pop("metadata.json"))
