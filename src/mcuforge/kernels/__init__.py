@@ -1,7 +1,5 @@
 """The fast kernels, one folder a feature of cores. Importing this package declares them all."""
 
-import importlib
-import pkgutil
+from mcuforge.tir.registry import import_all
 
-for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
-    importlib.import_module(_module.name)
+import_all(__name__, __path__)

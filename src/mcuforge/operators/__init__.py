@@ -3,8 +3,6 @@
 Importing this package registers every operator; a new one is a new file here.
 """
 
-import importlib
-import pkgutil
+from mcuforge.tir.registry import import_all
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_all(__name__, __path__)

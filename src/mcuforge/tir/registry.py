@@ -5,7 +5,9 @@ TVM imports (``restores``), and the TIR kernels that compute it (``kernel``): a 
 opt_level 1 that every core runs, and at higher levels ones for cores with certain features.
 """
 
-from collections.abc import Callable, Set
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -228,3 +230,14 @@ def restores(
 def restorer(relax_op: str) -> Restorer | None:
     """What is declared with ``restores`` for a Relax operator, or None."""
     return _RESTORERS.get(relax_op)
+
+
+def import_all(package: str, path: Iterable[str]) -> None:
+    """Import every module below a package, so that what they declare is known.
+
+    Args:
+        package: its name.
+        path: its ``__path__``.
+    """
+    for module in pkgutil.walk_packages(path, f"{package}."):
+        importlib.import_module(module.name)
