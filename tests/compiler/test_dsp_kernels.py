@@ -21,7 +21,7 @@ from mcuforge.compiler import compile_model
 from mcuforge.exact import arithmetic
 from mcuforge.formats.tflite.oracle import evaluate
 from mcuforge.isa.dsp import dot
-from mcuforge.kernels.dsp import requantize as dsp_requantize
+from mcuforge.kernels import requantize as kernels_requantize
 from mcuforge.kernels.requantize import HighWord, high_word
 from mcuforge.target import Target
 from mcuforge.tir.registry import Operand, Operation
@@ -195,7 +195,7 @@ def test_layers_answer_as_litert(
 
 def forbid_compact_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where biases are large."""
-    monkeypatch.setattr(dsp_requantize, "_COMPACT_BIAS", 1)
+    monkeypatch.setattr(kernels_requantize, "_COMPACT_BIAS", 1)
 
 
 def everything() -> Layers:
