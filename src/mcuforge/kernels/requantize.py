@@ -24,6 +24,7 @@ from mcuforge.isa.dsp.block import SCALE_BITS
 from mcuforge.tir.registry import Operation
 from mcuforge.tir.requantize import accumulator_bound, exact_lines, limits, requantization
 
+# A definition: int32 ends below it.
 _LIMIT = 1 << 31
 # With these, constants of a channel fit into fewer words: see ``isa.dsp.depthwise.pack_plane``.
 _COMPACT_BIAS, _COMPACT_MULTIPLE = 1 << 26, 4

@@ -29,7 +29,8 @@ Exact = HighWord | LongProduct
 # Measured thresholds: instructions an inference, emulated Cortex-M7, gcc 12 and clang 19, -O3.
 #
 # Instructions of a step, with three pixels and with one, and of a turn of the loop around the
-# steps: counted in the assembly of ``isa.dsp.dot``.
+# steps. They are no measurement but counted in the assembly of ``isa.dsp.dot``: the loop is a load
+# of the end, a comparison and a branch.
 _STEP_COST = {3: 17, 1: 27}
 _LOOP_COST = 3
 # Most steps in a turn, by opt_level, then by pixels. A pointwise convolution of 25x5x64 to 64
